@@ -1,0 +1,69 @@
+#include "common/storage/state_directory.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+
+#include "common/base/clock.h"
+
+namespace fantail {
+
+Result<StateDirectory> StateDirectory::open(const std::filesystem::path& path) {
+  std::error_code ec;
+  std::filesystem::create_directories(path, ec);
+  if (ec) {
+    return fail(ErrorCode::kIo,
+                "state directory " + path.string() + ": " + ec.message() + "; choose another with --state-dir");
+  }
+  const auto lock_path = path / "lock";
+  UniqueFd lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640));
+  if (!lock) return fail_errno(errno, "state directory: cannot open " + lock_path.string());
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    char pid[32] = {};
+    const ssize_t n = ::pread(lock.get(), pid, sizeof pid - 1, 0);
+    std::string holder(pid, n > 0 ? static_cast<std::size_t>(n) : 0);
+    while (!holder.empty() && holder.back() == '\n') holder.pop_back();
+    return fail(ErrorCode::kBusy, "state directory " + path.string() + " is in use by process " +
+                                      (holder.empty() ? "unknown" : holder) +
+                                      "; end it, or choose another with --state-dir");
+  }
+  const std::string pid = std::to_string(::getpid()) + "\n";
+  // The pid is for the message above only; the lock itself is the kernel's.
+  if (::ftruncate(lock.get(), 0) != 0 || ::pwrite(lock.get(), pid.data(), pid.size(), 0) < 0) {
+    return fail_errno(errno, "state directory: cannot write " + lock_path.string());
+  }
+  return StateDirectory(std::filesystem::absolute(path), std::move(lock));
+}
+
+Result<std::filesystem::path> StateDirectory::set_aside(const std::string& file) const {
+  const std::string suffix = ".damaged-" + to_compact_utc(wall_now());
+  std::filesystem::path kept;
+  for (const char* companion : {"", "-wal", "-shm"}) {
+    const auto from = path_ / (file + companion);
+    if (!std::filesystem::exists(from)) continue;
+    const auto to = path_ / (file + suffix + companion);
+    if (std::rename(from.c_str(), to.c_str()) != 0) return fail_errno(errno, "cannot set aside " + from.string());
+    if (kept.empty()) kept = to;
+  }
+  return kept;
+}
+
+std::filesystem::path default_state_directory(const std::string& program) {
+  if (const char* systemd = std::getenv("STATE_DIRECTORY"); systemd != nullptr && *systemd != '\0') {
+    const std::string list = systemd;  // several are separated by ':'
+    return list.substr(0, list.find(':'));
+  }
+  if (::geteuid() == 0) return std::filesystem::path("/var/lib/fantail") / program;
+  if (const char* xdg = std::getenv("XDG_STATE_HOME"); xdg != nullptr && *xdg == '/') {
+    return std::filesystem::path(xdg) / "fantail" / program;
+  }
+  const char* home = std::getenv("HOME");
+  return std::filesystem::path(home != nullptr ? home : "/tmp") / ".local/state/fantail" / program;
+}
+
+}  // namespace fantail

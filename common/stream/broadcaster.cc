@@ -1,0 +1,233 @@
+#include "common/stream/broadcaster.h"
+
+#include <algorithm>
+
+#include "common/base/digest.h"
+
+namespace fantail {
+namespace {
+
+constexpr std::size_t kBytesPerStreamAndTurn = 1024 * 1024;
+constexpr std::size_t kBytesPerTurn = 4 * 1024 * 1024;
+constexpr Duration kBlockedRetry = 1ms;
+constexpr Duration kReadRetry = 1s;
+constexpr std::size_t kWorthCompressing = 256;  // raw bytes; below that a header costs more than zstd saves
+
+std::uint64_t burst_for(const BroadcastConfig& config) {
+  // 2 ms worth, so that pacing is smooth at the scale of a receiver's socket buffer.
+  return std::max<std::uint64_t>(config.rate_bytes_per_s / 500, 16 * 1024);
+}
+
+}  // namespace
+
+Broadcaster::Broadcaster(BroadcastConfig config, PublishedStreams& streams, BroadcastPort& port, FramePool& pool,
+                         Callbacks callbacks)
+    : config_(config),
+      streams_(streams),
+      port_(port),
+      pool_(pool),
+      callbacks_(std::move(callbacks)),
+      compressor_(config.compression.level),
+      bucket_(config.rate_bytes_per_s, burst_for(config)),
+      patience_(config.patience) {}
+
+void Broadcaster::enqueue(PublishedStream& stream) {
+  if (stream.queued || stream.parked || stream.info.sent >= stream.info.head) return;
+  stream.queued = true;
+  order_.push_back(stream.info.stream);
+}
+
+void Broadcaster::unpark() {
+  for (const StreamId id : std::exchange(parked_, {})) {
+    if (PublishedStream* stream = streams_.find(id)) {
+      stream->parked = false;
+      enqueue(*stream);
+    }
+  }
+}
+
+void Broadcaster::forget(StreamId stream) {
+  std::erase(order_, stream);
+  std::erase(parked_, stream);
+  if (prepared_ && prepared_->stream == stream) prepared_.reset();
+}
+
+bool Broadcaster::compressing() const {
+  switch (config_.compression.mode) {
+    case CompressionConfig::Mode::kNone: return false;
+    case CompressionConfig::Mode::kZstd: return true;
+    case CompressionConfig::Mode::kAuto: break;
+  }
+  return policy_.compress();
+}
+
+std::size_t Broadcaster::turn(MonoTime now) {
+  policy_.tick(now);
+  std::size_t chunks = 0;
+  std::size_t budget = kBytesPerTurn;
+  if (prepared_) {
+    if (flush(now) != Step::kSent) return 0;
+    ++chunks;
+  }
+  if (now < retry_reads_at_) return chunks;
+  while (budget > 0 && !order_.empty()) {
+    PublishedStream* stream = streams_.find(order_.front());
+    if (stream == nullptr) {
+      order_.pop_front();
+      continue;
+    }
+    if (!callbacks_.wanted(*stream)) {
+      order_.pop_front();
+      stream->queued = false;
+      stream->parked = true;
+      parked_.push_back(stream->info.stream);
+      continue;
+    }
+    const StreamId id = stream->info.stream;
+    std::size_t share = std::min(budget, kBytesPerStreamAndTurn);
+    Step outcome = Step::kSent;
+    while (share > 0 && outcome == Step::kSent && stream != nullptr && stream->info.sent < stream->info.head) {
+      const FileOffset before = stream->info.sent;
+      outcome = step(*stream, now);
+      stream = streams_.find(id);  // its owner may have removed it
+      if (outcome == Step::kSent && stream != nullptr) {
+        ++chunks;
+        const std::size_t done = stream->info.sent - before;
+        share -= std::min(share, done);
+        budget -= std::min(budget, done);
+      }
+    }
+    if (outcome == Step::kWait) return chunks;
+    if (!order_.empty() && order_.front() == id) order_.pop_front();
+    if (stream == nullptr) continue;
+    stream->queued = false;
+    if (outcome == Step::kSent) enqueue(*stream);
+  }
+  return chunks;
+}
+
+Broadcaster::Step Broadcaster::step(PublishedStream& stream, MonoTime now) {
+  const StreamId id = stream.info.stream;
+  const auto ready = prepare(stream);
+  if (!ready) {
+    if (ready.error().code == ErrorCode::kReplaced) {
+      callbacks_.broken(stream, ready.error());
+      return Step::kNothing;
+    }
+    ++counters_.read_errors;
+    retry_reads_at_ = now + kReadRetry;
+    if (const auto n = read_error_log_.occurred(now)) {
+      log::warn("cannot read, will try again",
+                {{"stream", id}, {"path", stream.info.path}, {"error", ready.error()}, {"count", *n}});
+    }
+    return Step::kNothing;
+  }
+  return *ready ? flush(now) : Step::kNothing;
+}
+
+Result<bool> Broadcaster::prepare(PublishedStream& stream) {
+  if (stream.source == nullptr) return false;
+  const std::uint64_t behind = stream.info.head - stream.info.sent;
+  FramePool::Buffer buffer = pool_.take();
+  const auto want =
+      static_cast<std::size_t>(std::min<std::uint64_t>({behind, config_.chunk_bytes, buffer.bytes().size()}));
+  const auto space = buffer.bytes().first(want);
+  const auto n = stream.source->read_at(stream.info.sent, space);
+  if (!n) return tl::unexpected(n.error());
+  if (*n == 0) return false;
+
+  wire::Chunk chunk;
+  chunk.stream = stream.info.stream;
+  chunk.offset = stream.info.sent;
+  chunk.raw_length = static_cast<std::uint32_t>(*n);
+  chunk.read_time = wall_now();
+  chunk.sealed = stream.info.sealed && chunk.end() == stream.info.head;
+  // The source remembers what it read now; whether it was sent is known later, but only this chunk can come next.
+  stream.source->mark_sent(chunk.end(), space.first(*n));
+  prepared_.emplace(Prepared{stream.info.stream, chunk, {}, 0, false});
+  build_message(*prepared_, to_payload(prepared_->chunk, std::move(buffer), compressing()));
+  return true;
+}
+
+Frame Broadcaster::to_payload(wire::Chunk& chunk, FramePool::Buffer&& buffer, bool compress) {
+  if (compress && chunk.raw_length >= kWorthCompressing) {
+    FramePool::Buffer packed = pool_.take();
+    const MonoTime start = mono_now();
+    const auto size = compressor_.compress(buffer.bytes().first(chunk.raw_length), packed.bytes());
+    policy_.compressed(chunk.raw_length, mono_now() - start);
+    if (size) {
+      chunk.encoding = wire::Encoding::kZstd;
+      return pool_.to_frame(std::move(packed), *size);
+    }
+  }
+  chunk.encoding = wire::Encoding::kNone;
+  return pool_.to_frame(std::move(buffer), chunk.raw_length);
+}
+
+void Broadcaster::build_message(Prepared& prepared, Frame payload) {
+  const PublishedStream* stream = streams_.find(prepared.stream);
+  const std::string topic = wire::chunk_topic_frame(stream->info.topic);
+  prepared.message.topic = Frame::copy_of(topic);
+  prepared.message.header = Frame::copy_of(encoder_.chunk(prepared.chunk, topic, payload.bytes()));
+  prepared.message.payload = std::move(payload);
+  prepared.wire_bytes = topic.size() + prepared.message.header.size() + prepared.message.payload.size();
+  prepared.may_compress = config_.compression.mode == CompressionConfig::Mode::kAuto &&
+                          prepared.chunk.encoding == wire::Encoding::kNone &&
+                          prepared.chunk.raw_length >= kWorthCompressing;
+}
+
+/// While the wire makes us wait there is time to make the waiting chunk smaller.
+void Broadcaster::compress_prepared() {
+  prepared_->may_compress = false;
+  FramePool::Buffer packed = pool_.take();
+  const auto raw = prepared_->message.payload.bytes();
+  const MonoTime start = mono_now();
+  const auto size = compressor_.compress(raw, packed.bytes());
+  policy_.compressed(raw.size(), mono_now() - start);
+  if (!size) return;
+  prepared_->chunk.encoding = wire::Encoding::kZstd;
+  build_message(*prepared_, pool_.to_frame(std::move(packed), *size));
+}
+
+Broadcaster::Step Broadcaster::flush(MonoTime now) {
+  const auto wait = [&](MonoTime at) {
+    if (waiting_since_) policy_.waited(at - *waiting_since_);
+    waiting_since_ = at;
+    if (prepared_->may_compress && policy_.compress()) compress_prepared();
+    return Step::kWait;
+  };
+  if (!bucket_.may_send(now)) return wait(now);
+
+  auto outcome = port_.send(prepared_->message, BroadcastPort::WhenFull::kBlock);
+  if (outcome == BroadcastPort::Outcome::kBlocked) {
+    if (!patience_.exhausted(now, callbacks_.receivers())) return wait(now);
+    outcome = port_.send(prepared_->message, BroadcastPort::WhenFull::kSkipThatReceiver);
+    if (outcome == BroadcastPort::Outcome::kBlocked) return wait(now);
+    ++counters_.chunks_skipped_a_receiver;
+  }
+  if (waiting_since_) policy_.waited(now - *waiting_since_);
+  waiting_since_.reset();
+  patience_.sent(now);
+  bucket_.sent(prepared_->wire_bytes);
+  policy_.sent(prepared_->chunk.raw_length);
+  ++counters_.chunks_sent;
+  counters_.raw_bytes_sent += prepared_->chunk.raw_length;
+  counters_.wire_bytes_sent += prepared_->wire_bytes;
+  PublishedStream* stream = streams_.find(prepared_->stream);
+  const FileOffset sent = prepared_->chunk.end();
+  prepared_.reset();
+  if (stream != nullptr) {
+    stream->info.sent = std::max(stream->info.sent, sent);
+    callbacks_.sent(*stream);
+    if (!stream->queued) enqueue(*stream);
+  }
+  return Step::kSent;
+}
+
+std::optional<MonoTime> Broadcaster::due(MonoTime now) {
+  if (prepared_) return std::max(bucket_.ready_at(now), now + (patience_.blocked() ? kBlockedRetry : Duration::zero()));
+  if (order_.empty()) return std::nullopt;
+  return std::max(now, retry_reads_at_);
+}
+
+}  // namespace fantail

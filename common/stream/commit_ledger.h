@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/wire/messages.h"
+
+namespace fantail {
+
+/// What a durable consumer wants of a node: its topics and its share of the streams.
+struct Interest {
+  std::vector<std::string> topics;  ///< empty: all
+  std::uint16_t shard_index = 0;    ///< 0-based
+  std::uint16_t shard_count = 1;
+  bool wants(const wire::StreamInfo& stream) const;
+  bool operator==(const Interest&) const = default;
+};
+
+/// Whether share `index` of `count` takes the stream: the highest digest of (stream, share) wins, so that changing
+/// `count` moves as few streams as possible (rendezvous hashing; Thaler and Ravishankar, "A name-based mapping scheme
+/// for rendezvous").
+bool shard_takes(StreamId stream, std::uint16_t index, std::uint16_t count);
+
+/// Which durable consumer has which bytes safe on its disk. What is said here is only ever true: positions never go
+/// back.
+class CommitLedger {
+ public:
+  struct Consumer {
+    Interest interest;
+    WallTime last_seen;
+    std::unordered_map<StreamId, FileOffset> positions;
+    bool connected = false;
+  };
+
+  /// A durable consumer greeted us, or was loaded from the registry.
+  void seen(const std::string& name, Interest interest, WallTime now, bool connected);
+  void disconnected(const std::string& name);
+  void forget_consumer(const std::string& name);
+  /// False when it was known already.
+  bool commit(const std::string& name, StreamId stream, FileOffset offset);
+  void forget_stream(StreamId stream);
+
+  /// The least position of all durable consumers that want the stream, connected or not; nothing when there is none.
+  std::optional<FileOffset> held_for(const wire::StreamInfo& stream) const;
+  /// The same, of the connected ones only.
+  std::optional<FileOffset> committed_by_connected(const wire::StreamInfo& stream) const;
+  std::optional<FileOffset> position(const std::string& name, StreamId stream) const;
+
+  const std::map<std::string, Consumer>& consumers() const { return consumers_; }
+
+ private:
+  std::map<std::string, Consumer> consumers_;
+};
+
+}  // namespace fantail

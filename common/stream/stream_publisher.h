@@ -1,0 +1,109 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "common/stream/broadcaster.h"
+#include "common/stream/commit_ledger.h"
+#include "common/stream/fetch_server.h"
+#include "common/stream/published_streams.h"
+#include "common/transport/broadcast.h"
+#include "common/transport/control_link.h"
+
+namespace fantail {
+
+struct PublisherConfig {
+  NodeId node;
+  InstanceId instance;
+  std::string name;
+  std::string control;     ///< told in beacons; empty where consumers are reached otherwise
+  bool multicast = false;  ///< the broadcast knows no subscriptions: a greeting of a consumer counts as one
+  Duration beacon_interval = 1s;
+  Duration news_interval = 50ms;  ///< heads that moved are told on control links at most this often
+  BroadcastConfig broadcast;
+};
+
+/// What the owner of the streams has to know.
+class PublisherEvents {
+ public:
+  virtual ~PublisherEvents() = default;
+  /// A source answered kReplaced: seal the stream. May seal and add streams before it returns.
+  virtual void on_broken(StreamId stream, const Error& error) = 0;
+  virtual void on_sent(const wire::StreamInfo& stream) = 0;
+  /// A durable consumer has everything below `offset` on disk.
+  virtual void on_commit(const std::string& consumer, StreamId stream, FileOffset offset) = 0;
+  virtual void on_consumer(const std::string& durable_name, const Interest& interest) = 0;
+};
+
+/// The source's half of the stream engine: broadcasts what is new, tells consumers what there is, serves what they miss
+/// and remembers what they have. Used alike for tailed files and journals. One thread; drive it with turn().
+class StreamPublisher final : public ControlEvents {
+ public:
+  StreamPublisher(PublisherConfig config, BroadcastPort& broadcast, ControlPort& control, FramePool& pool,
+                  CommitLedger& ledger, PublisherEvents& events);
+
+  /// `source` must outlive the stream's removal; null for one whose bytes are gone for `gone`.
+  void add(const wire::StreamInfo& info, StreamSource* source, wire::LossReason gone = wire::LossReason::kUnknown);
+  /// The source holds bytes up to `head` now.
+  void advance(StreamId stream, FileOffset head);
+  /// `final_length` is final. With `gone` the bytes cannot be read any more, else the source stays.
+  void seal(StreamId stream, FileOffset final_length, std::optional<wire::LossReason> gone);
+  /// All of it is committed, or it is of no interest any more.
+  void remove(StreamId stream);
+  const wire::StreamInfo* info(StreamId stream) const;
+
+  /// New subscriptions arrived at the broadcast.
+  void on_subscription() { broadcaster_.unpark(); }
+
+  /// Does a bounded piece of everything; returns how much. Never waits.
+  std::size_t turn(MonoTime now);
+  /// When to call turn() again although nothing happened.
+  MonoTime due(MonoTime now);
+  bool blocked() const { return broadcaster_.blocked(); }
+
+  std::size_t consumers() const { return sessions_.size(); }
+  const BroadcastCounters& broadcast_counters() const { return broadcaster_.counters(); }
+  const FetchCounters& fetch_counters() const { return fetches_.counters(); }
+
+  void on_peer_up(PeerId peer, const wire::Peer& who) override;
+  void on_peer_down(PeerId peer, std::string_view reason) override;
+  void on_control(PeerId peer, wire::Kind kind, std::span<const std::byte> body, Frame payload) override;
+
+ private:
+  /// One consumer that greeted us.
+  struct Session {
+    wire::Peer who;
+    Interest interest;
+    std::set<StreamId> unannounced;  ///< streams it has not been told of
+    std::set<StreamId> moved;        ///< heads it has not been told of
+  };
+
+  bool wanted(const PublishedStream& stream) const;
+  void changed(const PublishedStream& stream);
+  void send_page(PeerId peer, std::uint64_t after);
+  void send_news(PeerId peer, Session& session, bool heads_too);
+  void send_beacon(MonoTime now);
+  wire::Beacon beacon_of(const std::set<StreamId>& heads) const;
+
+  PublisherConfig config_;
+  BroadcastPort& broadcast_;
+  ControlPort& control_;
+  CommitLedger& ledger_;
+  PublisherEvents& events_;
+  PublishedStreams streams_;
+  Broadcaster broadcaster_;
+  FetchServer fetches_;
+  wire::Encoder encoder_;
+  std::map<PeerId, Session> sessions_;
+  std::map<StreamId, MonoTime> recent_;  ///< heads for the next broadcast beacons, with the time they moved
+  MonoTime now_{};
+  MonoTime next_beacon_{};
+  MonoTime next_news_{};
+  bool unannounced_ = false;
+  log::Repeated reject_log_;
+};
+
+}  // namespace fantail

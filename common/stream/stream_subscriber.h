@@ -1,0 +1,155 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+#include "common/base/log.h"
+#include "common/stream/commit_ledger.h"
+#include "common/stream/gap_detector.h"
+#include "common/stream/range_buffer.h"
+#include "common/transport/broadcast.h"
+#include "common/transport/control_link.h"
+#include "common/wire/codec.h"
+#include "common/wire/compression.h"
+
+namespace fantail {
+
+struct SubscriberConfig {
+  Interest interest;
+  bool durable = false;  ///< commits are worth telling
+  RepairTiming repair;
+  std::size_t max_pending_bytes = 64 * 1024 * 1024;  ///< of all streams, waiting for something earlier
+  std::size_t max_fetch_bytes = 16 * 1024 * 1024;    ///< asked for and not yet answered, of all streams
+  std::uint64_t random_seed = 0;                     ///< of the repair jitter; 0: from the kernel
+};
+
+struct NodeView {
+  NodeId id;
+  std::string name;
+};
+
+/// Who gets the bytes of the streams. Called from turn() and the control handlers, in stream order for each stream.
+class StreamReceiver {
+ public:
+  virtual ~StreamReceiver() = default;
+
+  struct Start {
+    FileOffset cursor;     ///< deliver from here
+    FileOffset committed;  ///< safe on disk already: told to the source again
+  };
+  /// A stream is listed for the first time in this run. `news`: it came to be while this consumer was connected.
+  virtual Start on_stream(const NodeView& node, const wire::StreamInfo& info, bool news) = 0;
+
+  enum class Delivery : std::uint8_t {
+    kTaken,
+    kBlocked,  ///< nothing was taken; deliver again after resume()
+  };
+  virtual Delivery on_data(StreamId stream, FileOffset offset, std::span<const std::byte> bytes,
+                           WallTime read_time) = 0;
+  /// No one can supply `range` any more. Delivery goes on behind it.
+  virtual void on_loss(StreamId stream, ByteRange range, wire::LossReason reason) = 0;
+  /// Everything up to the final length was delivered.
+  virtual void on_sealed(StreamId stream, FileOffset final_length) = 0;
+  /// Heard by broadcast; for transports where this is how one learns where the control link is.
+  virtual void on_beacon(const wire::Beacon& beacon) = 0;
+};
+
+struct SubscriberCounters {
+  std::uint64_t chunks_received = 0;
+  std::uint64_t bytes_delivered = 0;
+  std::uint64_t bytes_fetched = 0;  ///< of those delivered, brought by fetch
+  std::uint64_t duplicate_bytes = 0;
+  std::uint64_t dropped_no_room = 0;  ///< chunks; fetched later
+  std::uint64_t rejected = 0;         ///< damaged, hostile or foreign messages
+  std::uint64_t fetches = 0;
+  std::uint64_t lost_bytes = 0;
+};
+
+/// The consumer's half of the stream engine: takes broadcasts and fetches, delivers every stream in order and without
+/// duplicate, sees what is missing and asks its source for exactly that. One thread; drive it with turn().
+class StreamSubscriber final : public ControlEvents {
+ public:
+  StreamSubscriber(SubscriberConfig config, BroadcastInlet& broadcast, ControlPort& control, StreamReceiver& receiver);
+  ~StreamSubscriber() override;
+
+  /// Receives and repairs a bounded piece; returns how much. Never waits.
+  std::size_t turn(MonoTime now);
+  MonoTime due(MonoTime now) const;
+
+  /// After kBlocked: the receiver takes bytes again.
+  void resume();
+  bool blocked() const { return blocked_; }
+
+  /// These positions are safe on disk: told to the sources that are connected, and to the others when they are.
+  void commit(const std::vector<wire::CommitEntry>& entries);
+
+  struct Overview {
+    std::size_t nodes = 0;  ///< connected
+    std::size_t streams = 0;
+    std::uint64_t behind_bytes = 0;
+    bool settled = false;  ///< something was listed, every listing is complete and nothing known is outstanding
+  };
+  Overview overview() const;
+  const SubscriberCounters& counters() const { return counters_; }
+  /// The last time that broadcast data of this node arrived, and the last time its control link showed that it sends.
+  struct NodeActivity {
+    std::optional<MonoTime> broadcast;
+    std::optional<MonoTime> sent_moved;
+  };
+  std::map<NodeId, NodeActivity> activity() const;
+
+  void on_peer_up(PeerId peer, const wire::Peer& who) override;
+  void on_peer_down(PeerId peer, std::string_view reason) override;
+  void on_control(PeerId peer, wire::Kind kind, std::span<const std::byte> body, Frame payload) override;
+
+ private:
+  struct Node;
+  struct Assembly;
+
+  void take_broadcast(BroadcastMessage& message);
+  void take_chunk(Assembly& assembly, const wire::Chunk& chunk, Frame&& payload, bool fetched);
+  StreamReceiver::Delivery deliver(Assembly& assembly, const wire::Chunk& chunk, const Frame& payload, bool fetched);
+  void drain(Assembly& assembly);
+  void learn(Node& node, const wire::StreamInfo& info, bool news);
+  void learn_head(const wire::Head& head, Node* from);
+  void heads_changed(Assembly& assembly);
+  void check_sealed(Assembly& assembly);
+  void lose(Assembly& assembly, FileOffset to, wire::LossReason reason);
+  Gap gap_of(const Assembly& assembly) const;
+  void request_list(Node& node, std::uint64_t after);
+  void repair(MonoTime now);
+  void forget_old_orphans(MonoTime now);
+  void reject(const Error& error);
+  Node* node_of(PeerId peer);
+  void take_beacon(const wire::Beacon& beacon, Node* from);
+
+  SubscriberConfig config_;
+  BroadcastInlet& broadcast_;
+  ControlPort& control_;
+  StreamReceiver& receiver_;
+  PendingBudget budget_;
+  wire::Encoder encoder_;
+  wire::ChunkDecompressor decompressor_;
+  std::map<NodeId, std::unique_ptr<Node>> nodes_;
+  std::map<PeerId, Node*> peers_;
+  std::unordered_map<StreamId, std::unique_ptr<Assembly>> streams_;
+  struct Orphans;
+  std::unordered_map<StreamId, std::unique_ptr<Orphans>> orphans_;  ///< chunks of streams not listed yet
+  std::set<StreamId> suspects_;                                     ///< streams that may have a gap
+  SubscriberCounters counters_;
+  std::mt19937_64 random_;
+  std::uint64_t next_request_ = 1;
+  std::uint64_t in_flight_bytes_ = 0;
+  bool blocked_ = false;
+  MonoTime now_{};
+  MonoTime next_repair_{};
+  log::Repeated reject_log_;
+};
+
+}  // namespace fantail

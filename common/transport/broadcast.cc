@@ -1,0 +1,119 @@
+#include "common/transport/broadcast.h"
+
+#include "common/transport/zmq_socket.h"
+
+namespace fantail {
+
+using transport::SendResult;
+
+struct Publisher::Impl {
+  zmq::socket_t socket;
+  std::set<std::string, std::less<>> subscriptions;
+  bool blocking = true;  // the socket's ZMQ_XPUB_NODROP
+};
+
+Publisher::Publisher(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Publisher::~Publisher() = default;
+
+Result<std::unique_ptr<Publisher>> Publisher::open(Context& context, int queue_messages) {
+  auto socket = transport::open_socket(context, zmq::socket_type::xpub, {.send_queue_messages = queue_messages});
+  if (!socket) return tl::unexpected(socket.error());
+  socket->set(zmq::sockopt::xpub_nodrop, true);
+  auto impl = std::make_unique<Impl>();
+  impl->socket = std::move(*socket);
+  return std::unique_ptr<Publisher>(new Publisher(std::move(impl)));
+}
+
+Result<std::string> Publisher::bind(const Endpoint& endpoint) {
+  return transport::bind_socket(impl_->socket, endpoint);
+}
+Status Publisher::connect(const Endpoint& endpoint) {
+  return transport::connect_socket(impl_->socket, endpoint.to_string());
+}
+
+BroadcastPort::Outcome Publisher::send(BroadcastMessage& message, WhenFull when_full) {
+  const bool block = when_full == WhenFull::kBlock;
+  if (block != impl_->blocking) {
+    impl_->socket.set(zmq::sockopt::xpub_nodrop, block);
+    impl_->blocking = block;
+  }
+  // libzmq decides for all parts at the first one: only that can be refused.
+  if (transport::send_part(impl_->socket, message.topic, true) != SendResult::kSent) return Outcome::kBlocked;
+  transport::send_part(impl_->socket, message.header, true);
+  transport::send_part(impl_->socket, message.payload, false);
+  return Outcome::kSent;
+}
+
+bool Publisher::wanted(std::string_view topic_frame) const {
+  for (const auto& prefix : impl_->subscriptions) {
+    if (topic_frame.starts_with(prefix)) return true;
+  }
+  return false;
+}
+
+bool Publisher::receive_subscriptions() {
+  constexpr std::size_t kMaxSubscriptions = 65'536;  // of all consumers together; more can only be an attack
+  bool any_new = false;
+  Frame frame;
+  bool more = false;
+  while (transport::receive_part(impl_->socket, frame, more)) {
+    const auto bytes = frame.bytes();
+    if (bytes.empty()) continue;
+    const std::string_view prefix = frame.text().substr(1);
+    if (bytes[0] == std::byte{1}) {
+      any_new = true;
+      if (impl_->subscriptions.size() < kMaxSubscriptions) impl_->subscriptions.emplace(prefix);
+    } else if (bytes[0] == std::byte{0}) {
+      const auto found = impl_->subscriptions.find(prefix);
+      if (found != impl_->subscriptions.end()) impl_->subscriptions.erase(found);
+    }
+  }
+  return any_new;
+}
+
+void* Publisher::native_socket() const { return impl_->socket.handle(); }
+int Publisher::mailbox_fd() const { return impl_->socket.get(zmq::sockopt::fd); }
+
+struct Subscriber::Impl {
+  zmq::socket_t socket;
+};
+
+Subscriber::Subscriber(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Subscriber::~Subscriber() = default;
+
+Result<std::unique_ptr<Subscriber>> Subscriber::open(Context& context, int queue_messages,
+                                                     const std::vector<std::string>& subscriptions) {
+  auto socket = transport::open_socket(context, zmq::socket_type::sub, {.receive_queue_messages = queue_messages});
+  if (!socket) return tl::unexpected(socket.error());
+  for (const auto& prefix : subscriptions) socket->set(zmq::sockopt::subscribe, prefix);
+  auto impl = std::make_unique<Impl>();
+  impl->socket = std::move(*socket);
+  return std::unique_ptr<Subscriber>(new Subscriber(std::move(impl)));
+}
+
+Result<std::string> Subscriber::bind(const Endpoint& endpoint) {
+  return transport::bind_socket(impl_->socket, endpoint);
+}
+Status Subscriber::connect(const Endpoint& endpoint) {
+  return transport::connect_socket(impl_->socket, endpoint.to_string());
+}
+
+bool Subscriber::receive(BroadcastMessage& message) {
+  for (;;) {
+    bool more = false;
+    if (!transport::receive_part(impl_->socket, message.topic, more)) return false;
+    std::size_t parts = 1;
+    while (more) {
+      Frame surplus;
+      Frame& frame = parts == 1 ? message.header : parts == 2 ? message.payload : surplus;
+      if (!transport::receive_part(impl_->socket, frame, more)) break;
+      ++parts;
+    }
+    if (parts == 3) return true;
+    ++malformed_;
+  }
+}
+
+void* Subscriber::native_socket() const { return impl_->socket.handle(); }
+
+}  // namespace fantail

@@ -1,0 +1,284 @@
+#include "common/transport/control_link.h"
+
+#include "common/transport/zmq_socket.h"
+
+namespace fantail {
+namespace {
+
+constexpr std::size_t kMessagesPerTurn = 64;
+constexpr std::size_t kMaxPeers = 4096;
+constexpr transport::SocketOptions kOptions{.send_queue_messages = 256, .receive_queue_messages = 256};
+
+}  // namespace
+
+struct ControlLink::Remote {
+  PeerId id;
+  std::string routing_id;                 ///< accepted peers
+  std::unique_ptr<zmq::socket_t> dealer;  ///< peers that we connect to
+  std::string address;                    ///< where to, or the name it gave
+  bool up = false;
+  InstanceId instance;
+  PeerHealth health;
+  MonoTime next_hello{};
+
+  Remote(PeerId peer, HeartbeatTiming timing, MonoTime now) : id(peer), health(timing, now) {}
+};
+
+struct ControlLink::Sockets {
+  std::optional<zmq::socket_t> router;
+};
+
+ControlLink::ControlLink(Context& context, wire::Peer self, HeartbeatTiming timing)
+    : context_(context), self_(std::move(self)), timing_(timing), sockets_(std::make_unique<Sockets>()) {}
+
+Result<std::unique_ptr<ControlLink>> ControlLink::open(Context& context, wire::Peer self, HeartbeatTiming timing) {
+  return std::unique_ptr<ControlLink>(new ControlLink(context, std::move(self), timing));
+}
+
+ControlLink::~ControlLink() {
+  bool said = false;
+  for (auto& [id, remote] : remotes_) {
+    if (remote->up) said |= transmit(*remote, encoder_.bye({"shutting down"}), Frame());
+    // The farewell may take this long to leave; without it the peer finds out by heartbeat.
+    if (remote->dealer) remote->dealer->set(zmq::sockopt::linger, 200);
+  }
+  if (said && sockets_->router) sockets_->router->set(zmq::sockopt::linger, 200);
+}
+
+Result<std::string> ControlLink::bind(const Endpoint& endpoint) {
+  auto socket = transport::open_socket(context_, zmq::socket_type::router, kOptions);
+  if (!socket) return tl::unexpected(socket.error());
+  socket->set(zmq::sockopt::router_mandatory, true);
+  socket->set(zmq::sockopt::router_handover, true);
+  auto address = transport::bind_socket(*socket, endpoint);
+  if (address) sockets_->router = std::move(*socket);
+  return address;
+}
+
+Result<PeerId> ControlLink::connect(const std::string& address) {
+  for (const auto& [id, remote] : remotes_) {
+    if (remote->dealer && remote->address == address) return id;
+  }
+  auto socket = transport::open_socket(context_, zmq::socket_type::dealer, kOptions);
+  if (!socket) return tl::unexpected(socket.error());
+  // The same name after a lost connection: the other side then goes on with the same session.
+  socket->set(zmq::sockopt::routing_id, "F" + to_string(self_.instance) + std::to_string(next_peer_));
+  socket->set(zmq::sockopt::immediate, true);
+  if (auto ok = transport::connect_socket(*socket, address); !ok) return tl::unexpected(ok.error());
+  const PeerId id{next_peer_++};
+  auto remote = std::make_unique<Remote>(id, timing_, mono_now());
+  remote->dealer = std::make_unique<zmq::socket_t>(std::move(*socket));
+  remote->address = address;
+  remotes_.emplace(id, std::move(remote));
+  greet_now_ = true;
+  return id;
+}
+
+void ControlLink::disconnect(PeerId peer) {
+  const auto found = remotes_.find(peer);
+  if (found == remotes_.end()) return;
+  if (!found->second->dealer) by_routing_id_.erase(found->second->routing_id);
+  remotes_.erase(found);
+}
+
+bool ControlLink::transmit(Remote& remote, std::span<const std::byte> header, Frame payload) {
+  zmq::socket_t* socket = remote.dealer.get();
+  if (socket == nullptr) {
+    socket = &*sockets_->router;
+    Frame routing = Frame::copy_of(remote.routing_id);
+    if (transport::send_part(*socket, routing, true) != transport::SendResult::kSent) return false;
+  }
+  Frame head = Frame::copy_of(header);
+  if (transport::send_part(*socket, head, true) != transport::SendResult::kSent) return false;
+  return transport::send_part(*socket, payload, false) == transport::SendResult::kSent;
+}
+
+bool ControlLink::send(PeerId peer, std::span<const std::byte> header, Frame payload) {
+  const auto found = remotes_.find(peer);
+  if (found == remotes_.end() || !found->second->up) return false;
+  return transmit(*found->second, header, std::move(payload));
+}
+
+std::size_t ControlLink::turn(MonoTime now, ControlEvents& events) {
+  std::size_t work = 0;
+  if (sockets_->router) work += receive_from(nullptr, now, events);
+  std::vector<PeerId> dealers;
+  for (const auto& [id, remote] : remotes_) {
+    if (remote->dealer) dealers.push_back(id);
+  }
+  for (const PeerId id : dealers) {
+    const auto found = remotes_.find(id);  // a handler may have disconnected it
+    if (found != remotes_.end()) work += receive_from(found->second.get(), now, events);
+  }
+  beat(now, events);
+  return work;
+}
+
+std::size_t ControlLink::receive_from(void* key, MonoTime now, ControlEvents& events) {
+  auto* dealer = static_cast<Remote*>(key);
+  const PeerId dealer_id = dealer == nullptr ? PeerId{} : dealer->id;
+  std::size_t received = 0;
+  for (; received < kMessagesPerTurn; ++received) {
+    if (dealer != nullptr && !remotes_.contains(dealer_id)) break;
+    zmq::socket_t& socket = dealer == nullptr ? *sockets_->router : *dealer->dealer;
+    std::vector<Frame> parts;
+    bool more = true;
+    while (more) {
+      Frame part;
+      if (!transport::receive_part(socket, part, more)) break;
+      if (parts.size() < 4) parts.push_back(std::move(part));
+    }
+    if (parts.empty()) break;
+    const std::size_t expected = dealer == nullptr ? 3 : 2;
+    if (parts.size() != expected) {
+      ++counters_.rejected;
+      continue;
+    }
+    Frame payload = std::move(parts.back());
+    parts.pop_back();
+    Frame header = std::move(parts.back());
+    if (dealer != nullptr) {
+      handle(*dealer, std::move(header), std::move(payload), now, events);
+      continue;
+    }
+    const std::string routing_id(parts.front().text());
+    if (const auto known = by_routing_id_.find(routing_id); known != by_routing_id_.end()) {
+      handle(*remotes_.at(known->second), std::move(header), std::move(payload), now, events);
+      continue;
+    }
+    // A stranger stays a peer only if this was a good Hello, so that garbage costs no memory. It is entered first,
+    // because whoever is told that it is up may want to send to it at once.
+    const PeerId id{next_peer_++};
+    auto entered = std::make_unique<Remote>(id, timing_, now);
+    entered->routing_id = routing_id;
+    entered->address = "unknown peer";
+    Remote& stranger = *remotes_.emplace(id, std::move(entered)).first->second;
+    by_routing_id_.emplace(routing_id, id);
+    handle(stranger, std::move(header), std::move(payload), now, events);
+    if (const auto found = remotes_.find(id); found != remotes_.end() && !found->second->up) disconnect(id);
+  }
+  return received;
+}
+
+void ControlLink::reject(const Error& error, std::string_view who, MonoTime now) {
+  const bool version = error.code == ErrorCode::kUnsupported;
+  ++(version ? counters_.refused_versions : counters_.rejected);
+  if (const auto n = reject_log_.occurred(now)) {
+    log::warn(version ? "refused a peer of another protocol version" : "rejected control messages",
+              {{"peer", who}, {"error", error}, {"count", *n}});
+  }
+}
+
+void ControlLink::handle(Remote& remote, Frame header, Frame payload, MonoTime now, ControlEvents& events) {
+  const auto envelope = wire::open_envelope({}, header.bytes(), payload.bytes());
+  if (!envelope) {
+    reject(envelope.error(), remote.address, now);
+    if (envelope.error().code == ErrorCode::kUnsupported) {
+      transmit(remote, encoder_.error({wire::ErrorKind::kVersion, envelope.error().context}), Frame());
+    }
+    return;
+  }
+  remote.health.heard(now);
+  const auto body = envelope->body;
+  switch (envelope->kind) {
+    case wire::Kind::kHello:
+    case wire::Kind::kWelcome: {
+      const auto who = wire::decode_peer(body);
+      if (!who) return reject(who.error(), remote.address, now);
+      const bool hello = envelope->kind == wire::Kind::kHello;
+      if (hello == (remote.dealer != nullptr)) return;  // connectors say Hello, acceptors Welcome
+      if (hello && !remote.up && remotes_.size() > kMaxPeers) {
+        transmit(remote, encoder_.error({wire::ErrorKind::kRefused, "too many peers"}), Frame());
+        return;
+      }
+      if (hello) transmit(remote, encoder_.welcome(self_), Frame());
+      return come_up(remote, *who, now, events);
+    }
+    case wire::Kind::kPing: {
+      const auto ping = wire::decode_ping(body);
+      if (!ping) return reject(ping.error(), remote.address, now);
+      if (remote.up) transmit(remote, encoder_.pong(*ping), Frame());
+      break;
+    }
+    case wire::Kind::kPong: break;
+    case wire::Kind::kBye: {
+      const auto bye = wire::decode_bye(body);
+      if (!bye) return reject(bye.error(), remote.address, now);
+      if (remote.up) go_down(remote, "it said goodbye: " + bye->reason, events);
+      return;
+    }
+    case wire::Kind::kError: {
+      const auto error = wire::decode_error(body);
+      if (!error) return reject(error.error(), remote.address, now);
+      if (error->code == wire::ErrorKind::kHelloRequired) {
+        if (remote.up) go_down(remote, "it does not know us any more", events);
+        remote.next_hello = {};
+        next_beat_ = {};
+      } else if (const auto n = reject_log_.occurred(now)) {
+        log::warn("a peer refused us", {{"peer", remote.address}, {"error", error->message}, {"count", *n}});
+      }
+      return;
+    }
+    default:
+      if (remote.up) return events.on_control(remote.id, envelope->kind, body, std::move(payload));
+      break;
+  }
+  if (!remote.up && remote.dealer == nullptr) {
+    ++counters_.strangers;
+    transmit(remote, encoder_.error({wire::ErrorKind::kHelloRequired, "say Hello first"}), Frame());
+  }
+}
+
+void ControlLink::come_up(Remote& remote, const wire::Peer& who, MonoTime now, ControlEvents& events) {
+  const bool welcome_again = remote.dealer != nullptr && remote.up && remote.instance == who.instance;
+  if (welcome_again) return;  // the answer to a Hello that crossed the first answer
+  if (remote.up) go_down(remote, "it greeted anew", events);
+  remote.up = true;
+  remote.instance = who.instance;
+  if (remote.dealer == nullptr) remote.address = who.name;
+  remote.health = PeerHealth(timing_, now);
+  events.on_peer_up(remote.id, who);
+}
+
+void ControlLink::go_down(Remote& remote, std::string_view reason, ControlEvents& events) {
+  remote.up = false;
+  events.on_peer_down(remote.id, reason);
+}
+
+void ControlLink::beat(MonoTime now, ControlEvents& events) {
+  if (now < next_beat_ && !greet_now_) return;
+  next_beat_ = now + timing_.interval / 4;
+  std::vector<PeerId> gone;
+  for (auto& [id, remote] : remotes_) {
+    if (!remote->up) {
+      if (remote->dealer == nullptr) {
+        gone.push_back(id);
+      } else if (greet_now_ || now >= remote->next_hello) {
+        remote->next_hello = now + timing_.interval;
+        transmit(*remote, encoder_.hello(self_), Frame());
+      }
+      continue;
+    }
+    switch (remote->health.check(now)) {
+      case PeerHealth::Verdict::kFine: break;
+      case PeerHealth::Verdict::kPing: transmit(*remote, encoder_.ping({remote->id.raw}), Frame()); break;
+      case PeerHealth::Verdict::kDead:
+        go_down(*remote, "no sign of life", events);
+        if (remote->dealer == nullptr) gone.push_back(id);
+        break;
+    }
+  }
+  greet_now_ = false;
+  for (const PeerId id : gone) disconnect(id);
+}
+
+std::vector<void*> ControlLink::native_sockets() const {
+  std::vector<void*> out;
+  if (sockets_->router) out.push_back(sockets_->router->handle());
+  for (const auto& [id, remote] : remotes_) {
+    if (remote->dealer) out.push_back(remote->dealer->handle());
+  }
+  return out;
+}
+
+}  // namespace fantail

@@ -1,0 +1,106 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/result.h"
+#include "common/transport/context.h"
+#include "common/transport/endpoint.h"
+#include "common/transport/frame.h"
+#include "common/transport/peer_health.h"
+#include "common/wire/codec.h"
+
+namespace fantail {
+
+/// A peer of this run of this process; never reused.
+struct PeerId {
+  std::uint64_t raw = 0;
+  auto operator<=>(const PeerId&) const = default;
+};
+
+/// Where control messages go out. Sending never waits.
+class ControlPort {
+ public:
+  virtual ~ControlPort() = default;
+  /// `header` is an encoded header frame. False: the peer's queue is full or it is gone; nothing was sent.
+  virtual bool send(PeerId peer, std::span<const std::byte> header, Frame payload) = 0;
+  bool send(PeerId peer, std::span<const std::byte> header) { return send(peer, header, Frame()); }
+};
+
+/// What a control link tells its owner. Called from turn() only.
+class ControlEvents {
+ public:
+  virtual ~ControlEvents() = default;
+  /// Greetings were exchanged. A peer that comes up again after it was down has a new view of us: begin afresh.
+  virtual void on_peer_up(PeerId peer, const wire::Peer& who) = 0;
+  virtual void on_peer_down(PeerId peer, std::string_view reason) = 0;
+  /// A message with a good envelope and a kind that the link does not handle itself. `body` borrows until return.
+  virtual void on_control(PeerId peer, wire::Kind kind, std::span<const std::byte> body, Frame payload) = 0;
+};
+
+struct ControlCounters {
+  std::uint64_t rejected = 0;          ///< not decodable: damaged, hostile or foreign
+  std::uint64_t refused_versions = 0;  ///< another protocol major
+  std::uint64_t strangers = 0;         ///< well-formed, but no Hello before
+};
+
+/// Unicast links to peers: greetings (Hello/Welcome), heartbeats and routing. Accepts on at most one bound address
+/// (ROUTER) and connects to any number (DEALER). Queues to a peer are bounded in messages; those with payload are
+/// bounded by the fetch window on top. One thread.
+class ControlLink final : public ControlPort {
+ public:
+  static Result<std::unique_ptr<ControlLink>> open(Context& context, wire::Peer self, HeartbeatTiming timing = {});
+  /// Says Bye to everybody.
+  ~ControlLink() override;
+
+  Result<std::string> bind(const Endpoint& endpoint);  ///< the address really bound; at most once
+  /// Keeps trying until disconnected. The same address twice is one peer.
+  Result<PeerId> connect(const std::string& address);
+  void disconnect(PeerId peer);
+
+  using ControlPort::send;
+  bool send(PeerId peer, std::span<const std::byte> header, Frame payload) override;
+
+  /// Greets peers that are not up at once instead of at the next interval: something else showed that they are there.
+  void greet_now() { greet_now_ = true; }
+
+  /// Receives a bounded number of messages and keeps the heartbeat. Returns how much it did.
+  std::size_t turn(MonoTime now, ControlEvents& events);
+
+  const ControlCounters& counters() const { return counters_; }
+  std::vector<void*> native_sockets() const;  ///< changes with bind, connect and disconnect
+
+ private:
+  struct Remote;
+  struct Sockets;
+  ControlLink(Context& context, wire::Peer self, HeartbeatTiming timing);
+  std::size_t receive_from(void* socket_key, MonoTime now, ControlEvents& events);
+  void handle(Remote& remote, Frame header, Frame payload, MonoTime now, ControlEvents& events);
+  void reject(const Error& error, std::string_view who, MonoTime now);
+  void come_up(Remote& remote, const wire::Peer& who, MonoTime now, ControlEvents& events);
+  void go_down(Remote& remote, std::string_view reason, ControlEvents& events);
+  void beat(MonoTime now, ControlEvents& events);
+  bool transmit(Remote& remote, std::span<const std::byte> header, Frame payload);
+
+  Context& context_;
+  wire::Peer self_;
+  HeartbeatTiming timing_;
+  std::unique_ptr<Sockets> sockets_;
+  std::map<PeerId, std::unique_ptr<Remote>> remotes_;
+  std::map<std::string, PeerId, std::less<>> by_routing_id_;
+  wire::Encoder encoder_;
+  ControlCounters counters_;
+  log::Repeated reject_log_;
+  std::uint64_t next_peer_ = 1;
+  MonoTime next_beat_{};
+  bool greet_now_ = false;
+};
+
+}  // namespace fantail

@@ -1,0 +1,72 @@
+#include "common/transport/zmq_socket.h"
+
+#include <cerrno>
+
+namespace fantail::transport {
+
+Result<zmq::socket_t> open_socket(Context& context, zmq::socket_type type, const SocketOptions& options) {
+  try {
+    zmq::socket_t socket(*static_cast<zmq::context_t*>(context.native()), type);
+    socket.set(zmq::sockopt::linger, 0);
+    socket.set(zmq::sockopt::sndhwm, options.send_queue_messages);
+    socket.set(zmq::sockopt::rcvhwm, options.receive_queue_messages);
+    socket.set(zmq::sockopt::maxmsgsize, options.max_message_bytes);
+    socket.set(zmq::sockopt::reconnect_ivl, 50);
+    socket.set(zmq::sockopt::reconnect_ivl_max, 1000);
+    socket.set(zmq::sockopt::heartbeat_ivl, 1000);
+    socket.set(zmq::sockopt::heartbeat_timeout, 3000);
+    return socket;
+  } catch (const zmq::error_t& e) {
+    return fail_errno(e.num(), "opening a socket");
+  }
+}
+
+Result<std::string> bind_socket(zmq::socket_t& socket, const Endpoint& endpoint) {
+  const std::string address = endpoint.to_string();
+  try {
+    socket.bind(address);
+    return socket.get(zmq::sockopt::last_endpoint);
+  } catch (const zmq::error_t& e) {
+    if (e.num() == EADDRINUSE) {
+      return fail(ErrorCode::kBusy,
+                  "cannot bind " + address +
+                      ": the address is in use (is another fantail running here?); choose another with "
+                      "--endpoint, --port or --control");
+    }
+    return fail_errno(e.num(), "cannot bind " + address);
+  }
+}
+
+Status connect_socket(zmq::socket_t& socket, const std::string& address) {
+  try {
+    socket.connect(address);
+    return {};
+  } catch (const zmq::error_t& e) {
+    return fail_errno(e.num(), "cannot connect to " + address);
+  }
+}
+
+SendResult send_part(zmq::socket_t& socket, Frame& frame, bool more) {
+  for (;;) {
+    const int flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0);
+    if (zmq_msg_send(static_cast<zmq_msg_t*>(frame.native()), socket.handle(), flags) >= 0) return SendResult::kSent;
+    switch (zmq_errno()) {
+      case EINTR: continue;
+      case EAGAIN: return SendResult::kBlocked;
+      default: return SendResult::kUnreachable;
+    }
+  }
+}
+
+bool receive_part(zmq::socket_t& socket, Frame& frame, bool& more) {
+  auto* message = static_cast<zmq_msg_t*>(frame.native());
+  for (;;) {
+    if (zmq_msg_recv(message, socket.handle(), ZMQ_DONTWAIT) >= 0) {
+      more = zmq_msg_more(message) != 0;
+      return true;
+    }
+    if (zmq_errno() != EINTR) return false;
+  }
+}
+
+}  // namespace fantail::transport

@@ -1,0 +1,36 @@
+#pragma once
+
+// Internal to common/transport: the one header that shows libzmq to our classes.
+#include <string>
+#include <zmq.hpp>
+
+#include "common/base/result.h"
+#include "common/transport/context.h"
+#include "common/transport/endpoint.h"
+#include "common/transport/frame.h"
+
+namespace fantail::transport {
+
+/// Settings that all our sockets share: never linger (durability is the engine's business), bounded message size, quick
+/// reconnects, and ZMTP heartbeats so that a peer that stopped answering is cut off and its queue freed.
+struct SocketOptions {
+  int send_queue_messages = 64;
+  int receive_queue_messages = 64;
+  std::int64_t max_message_bytes = 2 * 1024 * 1024;
+};
+
+Result<zmq::socket_t> open_socket(Context& context, zmq::socket_type type, const SocketOptions& options);
+
+/// Binds and returns the address really bound. kBusy when the port is taken, with the flags that change it.
+Result<std::string> bind_socket(zmq::socket_t& socket, const Endpoint& endpoint);
+Status connect_socket(zmq::socket_t& socket, const std::string& address);
+
+enum class SendResult { kSent, kBlocked, kUnreachable };
+
+/// Sends one part without waiting. The frame is emptied only when it was sent.
+SendResult send_part(zmq::socket_t& socket, Frame& frame, bool more);
+
+/// Receives one part without waiting; false when there is none. `more` tells whether the message goes on.
+bool receive_part(zmq::socket_t& socket, Frame& frame, bool& more);
+
+}  // namespace fantail::transport

@@ -1,0 +1,190 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/types.h"
+
+/// Every message as our own value. Nothing past common/wire sees a generated class.
+namespace fantail::wire {
+
+inline constexpr std::uint8_t kProtocolMajor = 1;
+inline constexpr std::uint16_t kProtocolMinor = 0;
+
+// Limits that decoders enforce; docs/protocol.md lists them.
+inline constexpr std::uint32_t kMaxChunkBytes = 1024 * 1024;  ///< raw, per chunk
+inline constexpr std::size_t kMaxHeaderBytes = 256 * 1024;    ///< header frame, prefix included
+inline constexpr std::size_t kMaxTopicBytes = 255;
+inline constexpr std::size_t kMaxNameBytes = 255;
+inline constexpr std::size_t kMaxPathBytes = 4096;
+inline constexpr std::size_t kMaxListEntries = 4096;  ///< heads, streams, commits or topics in one message
+
+enum class Kind : std::uint8_t {
+  kChunk = 1,
+  kBeacon = 2,
+  kHello = 16,
+  kWelcome = 17,
+  kList = 18,
+  kStreams = 19,
+  kFetch = 20,
+  kFetchData = 21,
+  kFetchEnd = 22,
+  kUnavailable = 23,
+  kCommit = 24,
+  kPing = 25,
+  kPong = 26,
+  kBye = 27,
+  kError = 28,
+};
+
+enum class Encoding : std::uint8_t { kNone = 0, kZstd = 1 };
+
+struct Chunk {
+  StreamId stream;
+  FileOffset offset;             ///< of the first raw byte
+  std::uint32_t raw_length = 0;  ///< bytes after decompression, at most kMaxChunkBytes
+  Encoding encoding = Encoding::kNone;
+  WallTime read_time;
+  bool sealed = false;  ///< end() is the stream's final length
+
+  FileOffset end() const { return offset + raw_length; }
+  bool operator==(const Chunk&) const = default;
+};
+
+struct Head {
+  StreamId stream;
+  FileOffset sent;  ///< everything below was broadcast
+  FileOffset head;  ///< end of what the source holds
+  bool sealed = false;
+  bool operator==(const Head&) const = default;
+};
+
+struct Beacon {
+  NodeId node;
+  InstanceId instance;
+  std::string name;
+  std::string control;  ///< endpoint, or empty where the control link exists already
+  std::uint64_t registry_version = 0;
+  std::vector<Head> heads;
+  bool operator==(const Beacon&) const = default;
+};
+
+enum class Role : std::uint8_t { kProducer = 0, kConsumer = 1 };
+
+/// Who speaks: the content of Hello and of Welcome.
+struct Peer {
+  Role role = Role::kProducer;
+  std::uint16_t major = kProtocolMajor;
+  std::uint16_t minor = kProtocolMinor;
+  std::string software;
+  InstanceId instance;
+  NodeId node;
+  std::string name;
+  std::string durable_name;         ///< consumers; empty: not durable
+  std::vector<std::string> topics;  ///< consumers; empty: all
+  std::uint16_t shard_index = 0;    ///< consumers; below shard_count
+  std::uint16_t shard_count = 1;
+  bool operator==(const Peer&) const = default;
+};
+
+struct List {
+  std::uint64_t after = 0;
+  bool operator==(const List&) const = default;
+};
+
+struct StreamInfo {
+  StreamId stream;
+  std::uint64_t sequence = 0;  ///< order of creation at its node, from 1
+  std::string topic;
+  std::string path;  ///< absolute, as first seen; hostile when it comes from the wire
+  FileOffset base;   ///< the source offers nothing below
+  FileOffset sent;
+  FileOffset head;
+  bool sealed = false;
+  WallTime first_seen;
+  bool operator==(const StreamInfo&) const = default;
+};
+
+struct Streams {
+  std::vector<StreamInfo> streams;
+  bool listing = false;  ///< part of the answer to List; else news
+  bool more = false;
+  bool operator==(const Streams&) const = default;
+};
+
+struct Fetch {
+  std::uint64_t request = 0;
+  StreamId stream;
+  ByteRange range;
+  bool operator==(const Fetch&) const = default;
+};
+
+struct FetchData {
+  std::uint64_t request = 0;
+  Chunk chunk;  ///< never sealed
+  bool operator==(const FetchData&) const = default;
+};
+
+struct FetchEnd {
+  std::uint64_t request = 0;
+  StreamId stream;
+  FileOffset to;
+  bool operator==(const FetchEnd&) const = default;
+};
+
+enum class LossReason : std::uint8_t {
+  kUnknown = 0,
+  kStreamUnknown = 1,
+  kTruncated = 2,
+  kDeleted = 3,
+  kHoldExceeded = 4,
+  kReadError = 5,
+};
+/// "truncated", "deleted", ...: the word in logs, outputs and docs.
+std::string_view to_string(LossReason reason);
+
+struct Unavailable {
+  std::uint64_t request = 0;
+  StreamId stream;
+  ByteRange range;
+  LossReason reason = LossReason::kUnknown;
+  bool operator==(const Unavailable&) const = default;
+};
+
+struct CommitEntry {
+  StreamId stream;
+  FileOffset offset;
+  bool operator==(const CommitEntry&) const = default;
+};
+
+struct Commit {
+  std::vector<CommitEntry> entries;
+  bool operator==(const Commit&) const = default;
+};
+
+struct Ping {
+  std::uint64_t nonce = 0;
+  bool operator==(const Ping&) const = default;
+};
+
+struct Bye {
+  std::string reason;
+  bool operator==(const Bye&) const = default;
+};
+
+enum class ErrorKind : std::uint16_t {
+  kVersion = 1,        ///< another protocol major version
+  kHelloRequired = 2,  ///< the receiver does not know the sender (it was restarted, or gave it up): say Hello again
+  kRefused = 3,        ///< for the reason in the message; trying again will not help
+};
+
+struct Error {
+  ErrorKind code = ErrorKind::kRefused;
+  std::string message;
+  bool operator==(const Error&) const = default;
+};
+
+}  // namespace fantail::wire
