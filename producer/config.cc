@@ -1,0 +1,165 @@
+#include "producer/config.h"
+
+#include <charconv>
+#include <optional>
+
+#include "common/wire/codec.h"
+
+namespace fantail {
+namespace {
+
+struct Argument {
+  std::string topic = kDefaultTopic;
+  std::string pattern;
+};
+
+/// [TOPIC=]GLOB. What begins like a path is all pattern, so that file names with '=' need no topic.
+Argument split_argument(const std::string& text) {
+  const bool path = text.starts_with('/') || text.starts_with("./") || text.starts_with("../");
+  const auto equals = text.find('=');
+  if (path || equals == std::string::npos) return {kDefaultTopic, text};
+  return {text.substr(0, equals), text.substr(equals + 1)};
+}
+
+std::optional<CompressionConfig> to_compression(const std::string& text) {
+  using Mode = CompressionConfig::Mode;
+  if (text == "auto") return CompressionConfig{Mode::kAuto, 1};
+  if (text == "none") return CompressionConfig{Mode::kNone, 1};
+  if (text == "zstd") return CompressionConfig{Mode::kZstd, 1};
+  if (!text.starts_with("zstd:")) return std::nullopt;
+  int level = 0;
+  const char* begin = text.data() + 5;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(begin, end, level);
+  if (error != std::errc{} || stop != end || level < 1 || level > 19) return std::nullopt;
+  return CompressionConfig{Mode::kZstd, level};
+}
+
+}  // namespace
+
+void ProducerConfig::describe(OptionSet& options) {
+  options.positional(files, "[TOPIC=]GLOB...",
+                     "files to tail; ** crosses directories; the topic is '" + std::string(kDefaultTopic) +
+                         "' unless given; a directory means everything below it");
+  options.group("Files");
+  options.list("exclude", exclude, "GLOB", "leave these files and directories out");
+  options.choice("from", from, {"beginning", "end"}, "where to begin in files that exist at the very first start");
+  options.seconds("rescan", rescan, "walk all directories this often, in case a change was missed");
+  options.flag("poll", poll, "do not rely on inotify: walk every --rescan seconds, at most 1");
+  options.flag("once", once, "exit when every byte of every matching file is committed by a durable consumer");
+  options.seconds("hold-time", hold_time, "keep deleted files readable this long for consumers that miss something");
+  options.bytes("hold-bytes", hold_bytes, 0, "keep at most so many uncommitted bytes of deleted files; 0: no limit");
+  options.group("Transport");
+  options.choice("transport", transport, {"tcp", "epgm"}, "how broadcasts travel");
+  options.list("endpoint", endpoints, "ADDR", "tcp or ipc: where the consumer listens (default tcp://127.0.0.1:5550)");
+  options.flag("bind", bind, "listen on --endpoint instead; consumers connect with --connect");
+  options.text("interface", interface, "NAME|ADDR", "epgm: the network interface");
+  options.text("group", group, "ADDR", "epgm: the multicast group");
+  options.number("port", port, 1, 65534, "N", "epgm: the UDP port; tcp: the port of the default endpoint");
+  options.text("control", control, "ADDR", "address of the control link (default: data port + 1; epgm: any free port)");
+  options.text("advertise", advertise, "ADDR",
+               "control address told to consumers, where it differs from the bound one");
+  options.number("rate", rate_mbit, 0, 10'000, "MBIT", "pace broadcasts; 0: 200 on epgm, unlimited on tcp");
+  options.text("compression", compression, "auto|none|zstd[:LEVEL]", "auto: only while the wire is the bottleneck");
+  options.bytes("chunk", chunk_bytes, 512, "largest piece of a file in one message");
+  options.milliseconds("patience", patience, "how long a consumer with a full queue may hold up the others");
+  options.group("Node");
+  options.text("node", node, "NAME", "name of this node (default: the host name)");
+  options.text("state-dir", state_dir, "DIR",
+               "where positions are kept (default: $STATE_DIRECTORY, /var/lib/fantail or XDG)");
+  options.seconds("drain", drain, "on SIGTERM: time to send what is left and wait for commits");
+  options.log_level(log_level);
+}
+
+std::vector<std::string> ProducerConfig::problems() const {
+  std::vector<std::string> out;
+  const auto need = [&](const auto& result) {
+    if (!result) out.push_back(result.error().context);
+  };
+  if (files.empty())
+    out.emplace_back("no file to tail: give at least one [TOPIC=]GLOB, e.g. fantail-producer '/var/log/*.log'");
+  for (const auto& text : files) {
+    const Argument argument = split_argument(text);
+    if (const auto problem = wire::topic_problem(argument.topic)) out.push_back("'" + text + "': " + *problem);
+    need(Glob::parse(argument.pattern));
+  }
+  for (const auto& text : exclude) need(Glob::parse(text));
+  if (!to_compression(compression)) {
+    out.push_back("--compression '" + compression +
+                  "': must be auto, none, zstd or zstd:LEVEL with a level from 1 to 19");
+  }
+  if (chunk_bytes > wire::kMaxChunkBytes) {
+    out.push_back("--chunk '" + std::to_string(chunk_bytes) + "': must be at most " +
+                  std::to_string(wire::kMaxChunkBytes) + " bytes");
+  }
+  if (node.size() > wire::kMaxNameBytes || node.find('/') != std::string::npos) {
+    out.push_back("--node '" + node + "': must be at most 255 bytes without '/'");
+  }
+  for (const auto& text : endpoints) need(parse_endpoint(text));
+  if (!control.empty()) need(parse_endpoint(control));
+  if (!advertise.empty()) need(parse_endpoint(advertise));
+  if (epgm()) {
+    if (!endpoints.empty())
+      out.emplace_back("--endpoint goes with --transport tcp; on epgm use --interface, --group and --port");
+    if (bind) out.emplace_back("--bind goes with --transport tcp; on epgm everybody joins the group");
+    const auto address = resolve_interface(interface);
+    if (!address) out.push_back("--interface: " + address.error().context);
+    if (const auto group_ok = epgm_address(address.value_or("127.0.0.1"), group, port); !group_ok) {
+      out.push_back("--group: " + group_ok.error().context);
+    }
+  } else if (!bind) {
+    for (const auto& endpoint : data_endpoints()) {
+      if (endpoint.scheme == Endpoint::Scheme::kTcp && (endpoint.host == "*" || !endpoint.port)) {
+        out.push_back("--endpoint '" + endpoint.to_string() +
+                      "': cannot connect to a wildcard; name the consumer's host and port");
+      }
+    }
+  }
+  return out;
+}
+
+std::vector<Selection> ProducerConfig::selections() const {
+  std::vector<Selection> out;
+  for (const auto& text : files) {
+    Argument argument = split_argument(text);
+    out.push_back({std::move(*Glob::parse(argument.pattern)), argument.topic});
+  }
+  return out;
+}
+
+std::vector<Glob> ProducerConfig::excludes() const {
+  std::vector<Glob> out;
+  for (const auto& text : exclude) out.push_back(std::move(*Glob::parse(text)));
+  return out;
+}
+
+std::vector<Endpoint> ProducerConfig::data_endpoints() const {
+  if (endpoints.empty()) return {Endpoint{Endpoint::Scheme::kTcp, "127.0.0.1", port}};
+  std::vector<Endpoint> out;
+  for (const auto& text : endpoints) {
+    if (auto endpoint = parse_endpoint(text)) out.push_back(*endpoint);
+  }
+  return out;
+}
+
+BroadcastConfig ProducerConfig::broadcast() const {
+  constexpr std::uint64_t kDefaultEpgmMbit = 200;
+  const std::uint64_t mbit = rate_mbit == 0 && epgm() ? kDefaultEpgmMbit : rate_mbit;
+  BroadcastConfig out;
+  out.chunk_bytes = static_cast<std::uint32_t>(chunk_bytes);
+  out.rate_bytes_per_s = mbit * 1'000'000 / 8;
+  out.patience = patience;
+  out.compression = to_compression(compression).value_or(CompressionConfig{});
+  return out;
+}
+
+TailerConfig ProducerConfig::tailer() const {
+  TailerConfig out;
+  out.rescan = poll ? std::min<Duration>(rescan, 1s) : rescan;
+  out.from_end = from == "end";
+  out.hold_time = hold_time;
+  out.hold_bytes = hold_bytes;
+  return out;
+}
+
+}  // namespace fantail

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/base/log.h"
+#include "common/base/options.h"
+#include "common/stream/broadcaster.h"
+#include "common/transport/endpoint.h"
+#include "producer/discovery.h"
+#include "producer/tailer.h"
+
+namespace fantail {
+
+/// Everything that fantail-producer can be told; defaults are here and nowhere else.
+struct ProducerConfig {
+  std::vector<std::string> files;  ///< [TOPIC=]GLOB
+  std::vector<std::string> exclude;
+  std::string from = "beginning";
+  Duration rescan = 60s;
+  bool poll = false;
+  bool once = false;
+
+  std::string transport = "tcp";
+  std::vector<std::string> endpoints;  ///< data; empty: the default
+  bool bind = false;
+  std::string control;  ///< empty: next to the data endpoint
+  std::string advertise;
+  std::string interface = "127.0.0.1";
+  std::string group = "239.192.0.1";
+  std::uint16_t port = 5550;
+  std::string node;       ///< empty: the host name
+  std::string state_dir;  ///< empty: the default of the system
+
+  std::uint64_t rate_mbit = 0;  ///< 0: 200 on epgm, unlimited on tcp
+  std::string compression = "auto";
+  std::uint64_t chunk_bytes = 256 * 1024;
+  Duration patience = 200ms;
+  Duration hold_time = 24h;
+  std::uint64_t hold_bytes = 0;
+  Duration drain = 5s;
+  log::Level log_level = log::Level::kInfo;
+
+  bool epgm() const { return transport == "epgm"; }
+  void describe(OptionSet& options);
+  /// Everything wrong with these values, as sentences for the operator; empty when usable.
+  std::vector<std::string> problems() const;
+
+  // The parts in the form in which they are used. Only after problems() was empty.
+  std::vector<Selection> selections() const;
+  std::vector<Glob> excludes() const;
+  std::vector<Endpoint> data_endpoints() const;
+  BroadcastConfig broadcast() const;
+  TailerConfig tailer() const;
+};
+
+inline constexpr const char* kDefaultTopic = "files";
+inline constexpr std::uint16_t kDefaultPort = 5550;
+
+}  // namespace fantail

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/log.h"
+#include "common/base/result.h"
+#include "common/base/unique_fd.h"
+#include "producer/glob.h"
+
+namespace fantail {
+
+/// What to tail: a pattern and the topic of what it finds.
+struct Selection {
+  Glob glob;
+  std::string topic;
+};
+
+/// Finds files: by walking the directories that patterns may match in, and by inotify on those directories. It tells
+/// paths only; what file is behind a path is for others to decide. One thread.
+class Discovery {
+ public:
+  /// `poll`: no inotify; only scan() finds anything.
+  static Result<Discovery> open(std::vector<Selection> selections, std::vector<Glob> excludes, bool poll);
+
+  /// The selection that takes this path, or null.
+  const Selection* selection_of(std::string_view path) const;
+
+  /// Walks everything and calls `found` for each matching regular file, or link to one. Watches directories on the way.
+  /// Returns for each selection how many files matched.
+  std::vector<std::size_t> scan(const std::function<void(const std::string& path, const Selection&)>& found);
+
+  struct Changes {
+    std::set<std::string> touched;  ///< something happened to the entry of this path
+    std::set<std::string> arrived;  ///< among them: created or moved here
+    bool rescan = false;            ///< events were lost, or directories changed
+  };
+  /// Takes in a bounded number of events; false when there were none.
+  bool read_events(Changes& changes);
+  /// Tells of changes of the file behind a symbolic link, which its directory's watch does not see.
+  void watch_link(const std::string& path);
+
+  int fd() const { return inotify_.get(); }  ///< -1 when polling
+  bool polling() const { return !inotify_; }
+  /// Directories that could not be watched (the system's limit): only scan() sees them.
+  std::size_t unwatched() const { return unwatched_; }
+
+ private:
+  Discovery(std::vector<Selection> selections, std::vector<Glob> excludes)
+      : selections_(std::move(selections)), excludes_(std::move(excludes)) {}
+  struct Walk;
+  void walk(const std::string& directory, int depth, Walk& walk);
+  void watch_directory(const std::string& directory);
+  bool excluded(std::string_view path) const;
+
+  std::vector<Selection> selections_;
+  std::vector<Glob> excludes_;
+  UniqueFd inotify_;
+  std::map<int, std::string> directory_of_;
+  std::map<std::string, int, std::less<>> watch_of_;
+  std::map<int, std::string> link_of_;
+  std::size_t unwatched_ = 0;
+  log::Repeated watch_limit_log_{std::chrono::minutes{10}};
+};
+
+}  // namespace fantail

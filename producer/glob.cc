@@ -1,0 +1,213 @@
+#include "producer/glob.h"
+
+#include <re2/re2.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+
+namespace fantail {
+namespace {
+
+constexpr std::size_t kMaxAlternatives = 1024;
+
+using Parts = std::vector<std::string_view>;
+
+Parts split(std::string_view path) {
+  Parts parts;
+  while (!path.empty()) {
+    const auto slash = path.find('/');
+    const auto part = path.substr(0, slash);
+    if (!part.empty()) parts.push_back(part);
+    if (slash == std::string_view::npos) break;
+    path.remove_prefix(slash + 1);
+  }
+  return parts;
+}
+
+/// One path component: literal text, a pattern, or `**`.
+struct Component {
+  enum class Kind { kLiteral, kPattern, kAnyDepth } kind = Kind::kLiteral;
+  std::string text;
+  std::unique_ptr<RE2> pattern;
+  bool dot_explicit = false;
+
+  bool matches(std::string_view name) const {
+    if (kind == Kind::kLiteral) return name == text;
+    if (name.starts_with('.') && !dot_explicit) return false;
+    return kind == Kind::kAnyDepth || RE2::FullMatch(re2::StringPiece(name.data(), name.size()), *pattern);
+  }
+};
+
+/// The regular expression of one component without braces; nothing when a bracket is not closed.
+std::optional<std::string> to_regex(std::string_view glob) {
+  std::string out;
+  for (std::size_t i = 0; i < glob.size(); ++i) {
+    const char c = glob[i];
+    if (c == '*') {
+      out += "[^/]*";
+    } else if (c == '?') {
+      out += "[^/]";
+    } else if (c == '\\' && i + 1 < glob.size()) {
+      out += RE2::QuoteMeta(std::string(1, glob[++i]));
+    } else if (c == '[') {
+      std::size_t end = i + 1;
+      if (end < glob.size() && (glob[end] == '!' || glob[end] == '^')) ++end;
+      if (end < glob.size() && glob[end] == ']') ++end;
+      while (end < glob.size() && glob[end] != ']') ++end;
+      if (end >= glob.size()) return std::nullopt;
+      std::string set(glob.substr(i + 1, end - i - 1));
+      if (set.starts_with('!')) set[0] = '^';
+      out += "[";
+      for (std::size_t k = 0; k < set.size(); ++k) {
+        if (set[k] == '\\' || set[k] == '[' || (set[k] == '^' && k > 0)) out += '\\';
+        out += set[k];
+      }
+      out += "]";
+      i = end;
+    } else {
+      out += RE2::QuoteMeta(std::string(1, c));
+    }
+  }
+  return out;
+}
+
+/// a{b,c}d → abd, acd; nested braces too. False when there are too many or a brace is not closed.
+bool expand_braces(const std::string& text, std::vector<std::string>& out) {
+  std::size_t open = std::string::npos;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\') {
+      ++i;
+    } else if (text[i] == '{') {
+      open = i;
+      break;
+    }
+  }
+  if (open == std::string::npos) {
+    out.push_back(text);
+    return out.size() <= kMaxAlternatives;
+  }
+  std::vector<std::string> choices(1);
+  int depth = 1;
+  std::size_t i = open + 1;
+  for (; i < text.size(); ++i) {
+    if (text[i] == '{') ++depth;
+    if (text[i] == '}' && --depth == 0) break;
+    if (text[i] == ',' && depth == 1) {
+      choices.emplace_back();
+    } else {
+      choices.back() += text[i];
+    }
+  }
+  if (depth != 0) return false;
+  for (const auto& choice : choices) {
+    if (!expand_braces(text.substr(0, open) + choice + text.substr(i + 1), out)) return false;
+  }
+  return true;
+}
+
+struct Alternative {
+  std::vector<Component> components;
+  std::string root = "/";
+
+  bool match(const Parts& parts, std::size_t p, std::size_t c, bool directory) const {
+    if (p == parts.size()) {
+      // A directory may hold a match if anything is left to match below it.
+      return directory ? c < components.size() : c == components.size();
+    }
+    if (c == components.size()) return false;
+    const Component& component = components[c];
+    if (component.kind != Component::Kind::kAnyDepth) {
+      return component.matches(parts[p]) && match(parts, p + 1, c + 1, directory);
+    }
+    if (c + 1 < components.size() && match(parts, p, c + 1, directory)) return true;
+    if (!component.matches(parts[p])) return false;
+    if (c + 1 == components.size() && p + 1 == parts.size()) return true;  // `**` at the end takes the file itself
+    return match(parts, p + 1, c, directory);
+  }
+};
+
+Result<Alternative> to_alternative(const std::string& text, std::string_view original) {
+  Alternative out;
+  bool literal = true;
+  for (const auto part : split(text)) {
+    Component component;
+    component.text = part;
+    component.dot_explicit = part.starts_with('.');
+    if (part == "**") {
+      component.kind = Component::Kind::kAnyDepth;
+    } else if (part.find_first_of("*?[\\") != std::string_view::npos) {
+      component.kind = Component::Kind::kPattern;
+      const auto regex = to_regex(part);
+      if (!regex) return fail(ErrorCode::kInvalid, "pattern '" + std::string(original) + "': '[' without ']'");
+      RE2::Options options;
+      options.set_encoding(RE2::Options::EncodingLatin1);  // file names are bytes
+      options.set_log_errors(false);
+      options.set_dot_nl(true);
+      component.pattern = std::make_unique<RE2>(*regex, options);
+      if (!component.pattern->ok()) {
+        return fail(ErrorCode::kInvalid, "pattern '" + std::string(original) + "': " + component.pattern->error());
+      }
+    }
+    literal = literal && component.kind == Component::Kind::kLiteral;
+    if (literal) out.root += (out.root == "/" ? "" : "/") + component.text;
+    out.components.push_back(std::move(component));
+  }
+  return out;
+}
+
+}  // namespace
+
+struct Glob::Impl {
+  std::string text;
+  std::vector<Alternative> alternatives;
+  std::vector<std::string> roots;
+};
+
+Glob::Glob(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Glob::Glob(Glob&&) noexcept = default;
+Glob& Glob::operator=(Glob&&) noexcept = default;
+Glob::~Glob() = default;
+
+Result<Glob> Glob::parse(std::string_view pattern) {
+  if (pattern.empty())
+    return fail(ErrorCode::kInvalid, "pattern '': must not be empty; give a path such as /var/log/*.log");
+  std::error_code ec;
+  auto absolute = std::filesystem::absolute(std::filesystem::path(pattern), ec).lexically_normal();
+  if (ec) return fail(ErrorCode::kInvalid, "pattern '" + std::string(pattern) + "': " + ec.message());
+  if (std::filesystem::is_directory(absolute, ec)) absolute /= "**";
+  auto impl = std::make_unique<Impl>();
+  impl->text = pattern;
+  std::vector<std::string> expanded;
+  if (!expand_braces(absolute.string(), expanded)) {
+    return fail(ErrorCode::kInvalid, "pattern '" + std::string(pattern) + "': '{' without '}', or more than " +
+                                         std::to_string(kMaxAlternatives) + " alternatives");
+  }
+  for (const auto& text : expanded) {
+    auto alternative = to_alternative(text, pattern);
+    if (!alternative) return tl::unexpected(alternative.error());
+    // The last component names files, so looking starts at its directory at the latest.
+    std::string root = alternative->root;
+    if (split(root).size() == alternative->components.size()) root = std::filesystem::path(root).parent_path().string();
+    if (std::find(impl->roots.begin(), impl->roots.end(), root) == impl->roots.end()) impl->roots.push_back(root);
+    impl->alternatives.push_back(std::move(*alternative));
+  }
+  return Glob(std::move(impl));
+}
+
+bool Glob::matches(std::string_view path) const {
+  const Parts parts = split(path);
+  return std::any_of(impl_->alternatives.begin(), impl_->alternatives.end(),
+                     [&](const Alternative& a) { return a.match(parts, 0, 0, false); });
+}
+
+bool Glob::may_match_below(std::string_view directory) const {
+  const Parts parts = split(directory);
+  return std::any_of(impl_->alternatives.begin(), impl_->alternatives.end(),
+                     [&](const Alternative& a) { return a.match(parts, 0, 0, true); });
+}
+
+const std::vector<std::string>& Glob::roots() const { return impl_->roots; }
+const std::string& Glob::text() const { return impl_->text; }
+
+}  // namespace fantail

@@ -1,0 +1,156 @@
+#include "producer/producer.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <ctime>
+
+#include "common/base/version.h"
+
+namespace fantail {
+namespace {
+
+constexpr int kQueueMessages = 32;        // per slow receiver: 8 MiB of full chunks
+constexpr std::size_t kBuffersKept = 48;  // idle buffers for reuse: 12 MiB of full chunks
+constexpr Duration kLongestWait = 1s;
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  ::gethostname(name.data(), name.size() - 1);
+  return name[0] == '\0' ? "localhost" : name.data();
+}
+
+}  // namespace
+
+Producer::Producer(const ProducerConfig& config, StateDirectory state, Registry registry)
+    : config_(config),
+      state_(std::move(state)),
+      pool_(config.chunk_bytes, kBuffersKept),
+      registry_(std::move(registry)),
+      name_(config.node.empty() ? host_name() : config.node) {}
+
+Producer::~Producer() = default;
+
+Result<std::unique_ptr<Producer>> Producer::open(const ProducerConfig& config) {
+  raise_descriptor_limit();
+  auto state = StateDirectory::open(config.state_dir.empty() ? default_state_directory("producer")
+                                                             : std::filesystem::path(config.state_dir));
+  if (!state) return tl::unexpected(state.error());
+  std::string set_aside;
+  auto registry = Registry::open(*state, set_aside);
+  if (!registry) return tl::unexpected(registry.error());
+  if (!set_aside.empty()) {
+    log::error("the registry is damaged; it was set aside and a new one begun: files are sent again as new streams",
+               {{"path", set_aside}});
+  }
+  std::unique_ptr<Producer> producer(new Producer(config, std::move(*state), std::move(*registry)));
+  if (auto ok = producer->connect(); !ok) return tl::unexpected(ok.error());
+  if (auto ok = producer->start(); !ok) return tl::unexpected(ok.error());
+  return producer;
+}
+
+Status Producer::connect() {
+  auto publisher = Publisher::open(context_, kQueueMessages);
+  if (!publisher) return tl::unexpected(publisher.error());
+  publisher_socket_ = std::move(*publisher);
+
+  wire::Peer self;
+  self.role = wire::Role::kProducer;
+  self.software = std::string("fantail ") + kVersion;
+  self.instance = instance_;
+  self.node = registry_.node();
+  self.name = name_;
+  auto control = ControlLink::open(context_, self);
+  if (!control) return tl::unexpected(control.error());
+  control_ = std::move(*control);
+
+  for (const Endpoint& endpoint : config_.data_endpoints()) {
+    Endpoint control_at = control_endpoint(endpoint);
+    if (!config_.control.empty()) control_at = *parse_endpoint(config_.control);
+    if (config_.bind) {
+      const auto data = publisher_socket_->bind(endpoint);
+      if (!data) return tl::unexpected(data.error());
+      const auto bound = control_->bind(control_at);
+      if (!bound) return tl::unexpected(bound.error());
+      log::info("listening", {{"endpoint", *data}, {"control", *bound}});
+    } else {
+      if (auto ok = publisher_socket_->connect(endpoint); !ok) return ok;
+      const auto peer = control_->connect(control_at.to_string());
+      if (!peer) return tl::unexpected(peer.error());
+      log::info("connecting", {{"endpoint", endpoint.to_string()}, {"control", control_at.to_string()}});
+    }
+  }
+  return {};
+}
+
+Status Producer::start() {
+  auto discovery = Discovery::open(config_.selections(), config_.excludes(), config_.poll);
+  if (!discovery) return tl::unexpected(discovery.error());
+  discovery_ = std::move(*discovery);
+  tailer_ = std::make_unique<Tailer>(config_.tailer(), *discovery_, registry_, ledger_);
+  PublisherConfig publishing;
+  publishing.node = registry_.node();
+  publishing.instance = instance_;
+  publishing.name = name_;
+  publishing.control = advertised_;
+  publishing.multicast = config_.epgm();
+  publishing.broadcast = config_.broadcast();
+  streams_ = std::make_unique<StreamPublisher>(publishing, *publisher_socket_, *control_, pool_, ledger_, *tailer_);
+  if (auto ok = tailer_->start(*streams_, mono_now()); !ok) return ok;
+  for (std::size_t i = 0; i < config_.files.size() && i < tailer_->matched().size(); ++i) {
+    if (tailer_->matched()[i] == 0) log::warn("no file matches yet, waiting for one", {{"path", config_.files[i]}});
+  }
+  log::info("producer started", {{"node", name_}, {"id", short_hex(registry_.node())}, {"streams", tailer_->size()}});
+  return {};
+}
+
+std::size_t Producer::turn(MonoTime now) {
+  std::size_t work = tailer_->turn(now);
+  if (publisher_socket_ && publisher_socket_->receive_subscriptions()) {
+    control_->greet_now();
+    streams_->on_subscription();
+  }
+  work += control_->turn(now, *streams_);
+  work += streams_->turn(now);
+  return work;
+}
+
+void Producer::wait(MonoTime now, StopSignals& signals) {
+  Waiter waiter;
+  if (discovery_->fd() >= 0) waiter.add_descriptor(discovery_->fd());
+  waiter.add_descriptor(signals.fd());
+  waiter.add_socket(publisher_socket_->native_socket());
+  for (void* socket : control_->native_sockets()) waiter.add_socket(socket);
+  if (streams_->blocked()) waiter.add_once(publisher_socket_->mailbox_fd());
+  waiter.wait(std::min(kLongestWait, std::min(tailer_->due(), streams_->due(now)) - now));
+}
+
+bool Producer::finished(MonoTime now) {
+  if (!stopping_) return config_.once && tailer_->everything_sent() && tailer_->everything_committed();
+  return hurry_ || now - *stopping_ >= config_.drain || (tailer_->everything_sent() && tailer_->everything_committed());
+}
+
+int Producer::run(StopSignals& signals) {
+  for (;;) {
+    const MonoTime now = mono_now();
+    const std::size_t work = turn(now);
+    if (const int arrived = signals.take(); arrived > 0) {
+      hurry_ = stopping_.has_value() || arrived > 1;
+      if (!stopping_) {
+        stopping_ = now;
+        log::info("stopping", {{"drain_s", to_milliseconds(config_.drain) / 1000}});
+      }
+    }
+    if (work == 0 && finished(now)) break;
+    if (hurry_) break;
+    if (work == 0) wait(mono_now(), signals);
+  }
+  tailer_->save_now();
+  const std::uint64_t lost = tailer_->counters().given_up_bytes;
+  log::info("producer ended", {{"bytes_sent", streams_->broadcast_counters().raw_bytes_sent},
+                               {"bytes_fetched", streams_->fetch_counters().bytes_served},
+                               {"bytes_lost", lost}});
+  return config_.once && lost > 0 ? 3 : 0;
+}
+
+}  // namespace fantail

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "common/base/signals.h"
+#include "common/storage/state_directory.h"
+#include "common/transport/broadcast.h"
+#include "common/transport/control_link.h"
+#include "common/transport/waiter.h"
+#include "producer/config.h"
+#include "producer/registry.h"
+#include "producer/tailer.h"
+
+namespace fantail {
+
+/// The program: files → Tailer → StreamPublisher → broadcast and control links, one loop over bounded duties.
+class Producer {
+ public:
+  /// Opens the state, the sockets and the first look at the files. Errors are for the operator.
+  static Result<std::unique_ptr<Producer>> open(const ProducerConfig& config);
+  ~Producer();
+
+  /// Runs until a stop signal, or with --once until everything is committed. Returns the exit code.
+  int run(StopSignals& signals);
+
+ private:
+  explicit Producer(const ProducerConfig& config, StateDirectory state, Registry registry);
+  Status connect();
+  Status start();
+  std::size_t turn(MonoTime now);
+  void wait(MonoTime now, StopSignals& signals);
+  bool finished(MonoTime now);
+
+  ProducerConfig config_;
+  StateDirectory state_;
+  Context context_;
+  FramePool pool_;
+  Registry registry_;
+  CommitLedger ledger_;
+  std::unique_ptr<Publisher> publisher_socket_;
+  std::unique_ptr<ControlLink> control_;
+  std::optional<Discovery> discovery_;
+  std::unique_ptr<Tailer> tailer_;
+  std::unique_ptr<StreamPublisher> streams_;
+  InstanceId instance_ = random_id<InstanceId>();
+  std::string name_;
+  std::string advertised_;
+  std::optional<MonoTime> stopping_;
+  bool hurry_ = false;
+};
+
+}  // namespace fantail

@@ -1,0 +1,260 @@
+#include "producer/registry.h"
+
+#include "common/base/log.h"
+
+namespace fantail {
+namespace {
+
+constexpr const char* kFile = "registry.db";
+constexpr int kSchemaVersion = 1;
+constexpr const char* kSchema = R"sql(
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS streams (
+  stream TEXT PRIMARY KEY,
+  sequence INTEGER NOT NULL UNIQUE,
+  topic TEXT NOT NULL,
+  path TEXT NOT NULL,
+  current_path TEXT NOT NULL,
+  device INTEGER NOT NULL,
+  inode INTEGER NOT NULL,
+  base INTEGER NOT NULL,
+  cursor INTEGER NOT NULL,
+  head INTEGER NOT NULL,
+  head_length INTEGER NOT NULL,
+  head_digest INTEGER NOT NULL,
+  tail_digest INTEGER NOT NULL,
+  first_seen INTEGER NOT NULL,
+  sealed INTEGER NOT NULL,
+  gone INTEGER NOT NULL  -- 0 readable, else 1 + loss reason
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS consumers (
+  name TEXT PRIMARY KEY,
+  topics TEXT NOT NULL,  -- separated by newlines
+  shard_index INTEGER NOT NULL,
+  shard_count INTEGER NOT NULL,
+  last_seen INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS commits (
+  consumer TEXT NOT NULL,
+  stream TEXT NOT NULL,
+  committed INTEGER NOT NULL,
+  PRIMARY KEY (consumer, stream)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS commits_by_stream ON commits (stream);
+)sql";
+
+std::int64_t gone_column(const std::optional<wire::LossReason>& gone) {
+  return gone ? 1 + static_cast<std::int64_t>(*gone) : 0;
+}
+
+}  // namespace
+
+Result<Registry> Registry::open(const StateDirectory& directory, std::string& set_aside) {
+  const auto path = directory.path() / kFile;
+  auto registry = open_file(path);
+  if (registry || registry.error().code != ErrorCode::kCorrupt) return registry;
+  const auto kept = directory.set_aside(kFile);
+  if (!kept) return tl::unexpected(kept.error());
+  set_aside = kept->string();
+  return open_file(path);
+}
+
+Result<Registry> Registry::open_file(const std::filesystem::path& path) {
+  auto database = Database::open(path);
+  if (!database) return tl::unexpected(database.error());
+  Registry registry(std::move(*database));
+  if (auto ok = registry.set_up(); !ok) return tl::unexpected(ok.error());
+  return registry;
+}
+
+Status Registry::set_up() {
+  if (auto ok = database_.execute(kSchema); !ok) return ok;
+  auto get = database_.prepare("SELECT value FROM meta WHERE key = ?");
+  auto put = database_.prepare("INSERT OR REPLACE INTO meta VALUES (?, ?)");
+  if (!get || !put) return fail(ErrorCode::kCorrupt, "registry: its tables have another form");
+  const auto meta = [&](const char* key) -> Result<std::optional<std::string>> {
+    get->bind(1, key);
+    const auto row = get->step();
+    if (!row) return tl::unexpected(row.error());
+    std::optional<std::string> value;
+    if (*row) value = get->text(0);
+    get->reset();
+    return value;
+  };
+  const auto schema = meta("schema");
+  if (!schema) return tl::unexpected(schema.error());
+  if (*schema && **schema != std::to_string(kSchemaVersion)) {
+    return fail(ErrorCode::kUnsupported, "registry: schema version " + **schema + " is not version " +
+                                             std::to_string(kSchemaVersion) +
+                                             " of this program; use the version that wrote it");
+  }
+  const auto node = meta("node");
+  if (!node) return tl::unexpected(node.error());
+  if (*node) {
+    const auto id = id_from_hex<NodeId>(**node);
+    if (!id) return fail(ErrorCode::kCorrupt, "registry: the node id is not readable");
+    node_ = *id;
+  } else {
+    node_ = random_id<NodeId>();
+    auto transaction = database_.begin(Database::Durability::kPowerLoss);
+    if (!transaction) return tl::unexpected(transaction.error());
+    if (auto ok = put->bind(1, "schema").bind(2, std::to_string(kSchemaVersion)).run(); !ok) return ok;
+    if (auto ok = put->bind(1, "node").bind(2, to_string(node_)).run(); !ok) return ok;
+    if (auto ok = transaction->commit(); !ok) return ok;
+  }
+  // Kept apart from the streams, so that a number is never used twice even when its stream is long forgotten.
+  const auto last = meta("last_sequence");
+  if (!last) return tl::unexpected(last.error());
+  if (*last) last_sequence_ = std::strtoull((*last)->c_str(), nullptr, 10);
+  return {};
+}
+
+Result<std::vector<StreamRecord>> Registry::load_streams() {
+  auto rows = database_.prepare(
+      "SELECT stream, sequence, topic, path, current_path, device, inode, base, cursor, head, head_length, "
+      "head_digest, "
+      "tail_digest, first_seen, sealed, gone FROM streams ORDER BY sequence");
+  if (!rows) return tl::unexpected(rows.error());
+  std::vector<StreamRecord> out;
+  for (;;) {
+    const auto row = rows->step();
+    if (!row) return tl::unexpected(row.error());
+    if (!*row) return out;
+    StreamRecord r;
+    const auto id = id_from_hex<StreamId>(rows->text(0));
+    if (!id) return fail(ErrorCode::kCorrupt, "registry: a stream id is not readable");
+    r.info.stream = *id;
+    r.info.sequence = rows->unsigned_integer(1);
+    r.info.topic = rows->text(2);
+    r.info.path = rows->text(3);
+    r.current_path = rows->text(4);
+    r.key = {rows->unsigned_integer(5), rows->unsigned_integer(6)};
+    r.info.base = {rows->unsigned_integer(7)};
+    r.fingerprint.cursor = {rows->unsigned_integer(8)};
+    r.info.head = {rows->unsigned_integer(9)};
+    r.fingerprint.head_length = static_cast<std::uint32_t>(rows->unsigned_integer(10));
+    r.fingerprint.head_digest = rows->unsigned_integer(11);
+    r.fingerprint.tail_digest = rows->unsigned_integer(12);
+    r.info.first_seen = {rows->integer(13)};
+    r.info.sealed = rows->integer(14) != 0;
+    if (const auto gone = rows->integer(15); gone != 0) r.gone = static_cast<wire::LossReason>(gone - 1);
+    r.info.sent = r.gone ? r.info.head : r.fingerprint.cursor;
+    last_sequence_ = std::max(last_sequence_, r.info.sequence);
+    out.push_back(std::move(r));
+  }
+}
+
+Status Registry::load_consumers(CommitLedger& ledger) {
+  auto consumers = database_.prepare("SELECT name, topics, shard_index, shard_count, last_seen FROM consumers");
+  if (!consumers) return tl::unexpected(consumers.error());
+  for (;;) {
+    const auto row = consumers->step();
+    if (!row) return tl::unexpected(row.error());
+    if (!*row) break;
+    Interest interest;
+    std::string topics = consumers->text(1);
+    for (std::size_t at = 0; at < topics.size();) {
+      const auto end = topics.find('\n', at);
+      interest.topics.push_back(topics.substr(at, end - at));
+      if (end == std::string::npos) break;
+      at = end + 1;
+    }
+    interest.shard_index = static_cast<std::uint16_t>(consumers->integer(2));
+    interest.shard_count = static_cast<std::uint16_t>(consumers->integer(3));
+    ledger.seen(consumers->text(0), interest, WallTime{consumers->integer(4)}, false);
+  }
+  auto commits = database_.prepare("SELECT consumer, stream, committed FROM commits");
+  if (!commits) return tl::unexpected(commits.error());
+  for (;;) {
+    const auto row = commits->step();
+    if (!row) return tl::unexpected(row.error());
+    if (!*row) return {};
+    const auto id = id_from_hex<StreamId>(commits->text(1));
+    if (id) ledger.commit(commits->text(0), *id, {commits->unsigned_integer(2)});
+  }
+}
+
+Status Registry::insert(const std::vector<StreamRecord>& fresh) {
+  if (fresh.empty()) return {};
+  auto transaction = database_.begin(Database::Durability::kPowerLoss);
+  if (!transaction) return tl::unexpected(transaction.error());
+  auto row = database_.prepare("INSERT INTO streams VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+  auto meta = database_.prepare("INSERT OR REPLACE INTO meta VALUES ('last_sequence', ?)");
+  if (!row) return tl::unexpected(row.error());
+  if (!meta) return tl::unexpected(meta.error());
+  for (const StreamRecord& r : fresh) {
+    row->bind(1, to_string(r.info.stream)).bind(2, r.info.sequence).bind(3, r.info.topic).bind(4, r.info.path);
+    row->bind(5, r.current_path).bind(6, r.key.device).bind(7, r.key.inode).bind(8, r.info.base.raw);
+    row->bind(9, r.fingerprint.cursor.raw).bind(10, r.info.head.raw);
+    row->bind(11, std::uint64_t{r.fingerprint.head_length}).bind(12, r.fingerprint.head_digest);
+    row->bind(13, r.fingerprint.tail_digest).bind(14, r.info.first_seen.ns);
+    row->bind(15, std::int64_t{r.info.sealed}).bind(16, gone_column(r.gone));
+    if (auto ok = row->run(); !ok) return ok;
+  }
+  if (auto ok = meta->bind(1, std::to_string(last_sequence_)).run(); !ok) return ok;
+  return transaction->commit();
+}
+
+Status Registry::save(const std::vector<StreamRecord>& changed, const std::vector<CommitRow>& commits) {
+  if (changed.empty() && commits.empty()) return {};
+  auto transaction = database_.begin(Database::Durability::kProcessDeath);
+  if (!transaction) return tl::unexpected(transaction.error());
+  auto row = database_.prepare(
+      "UPDATE streams SET current_path=?, cursor=?, head=?, head_length=?, head_digest=?, tail_digest=?, sealed=?, "
+      "gone=? "
+      "WHERE stream=?");
+  auto commit = database_.prepare("INSERT OR REPLACE INTO commits VALUES (?,?,?)");
+  if (!row) return tl::unexpected(row.error());
+  if (!commit) return tl::unexpected(commit.error());
+  for (const StreamRecord& r : changed) {
+    row->bind(1, r.current_path).bind(2, r.fingerprint.cursor.raw).bind(3, r.info.head.raw);
+    row->bind(4, std::uint64_t{r.fingerprint.head_length}).bind(5, r.fingerprint.head_digest);
+    row->bind(6, r.fingerprint.tail_digest).bind(7, std::int64_t{r.info.sealed}).bind(8, gone_column(r.gone));
+    row->bind(9, to_string(r.info.stream));
+    if (auto ok = row->run(); !ok) return ok;
+  }
+  for (const CommitRow& c : commits) {
+    if (auto ok = commit->bind(1, c.consumer).bind(2, to_string(c.stream)).bind(3, c.offset.raw).run(); !ok) return ok;
+  }
+  return transaction->commit();
+}
+
+Status Registry::save_consumer(const std::string& name, const Interest& interest) {
+  std::string topics;
+  for (const auto& topic : interest.topics) topics += (topics.empty() ? "" : "\n") + topic;
+  auto transaction = database_.begin(Database::Durability::kProcessDeath);
+  if (!transaction) return tl::unexpected(transaction.error());
+  auto row = database_.prepare("INSERT OR REPLACE INTO consumers VALUES (?,?,?,?,?)");
+  if (!row) return tl::unexpected(row.error());
+  row->bind(1, name).bind(2, topics).bind(3, std::int64_t{interest.shard_index});
+  row->bind(4, std::int64_t{interest.shard_count}).bind(5, wall_now().ns);
+  if (auto ok = row->run(); !ok) return ok;
+  return transaction->commit();
+}
+
+Status Registry::remove_streams(const std::vector<StreamId>& streams) {
+  if (streams.empty()) return {};
+  auto transaction = database_.begin(Database::Durability::kProcessDeath);
+  if (!transaction) return tl::unexpected(transaction.error());
+  for (const char* sql : {"DELETE FROM streams WHERE stream = ?", "DELETE FROM commits WHERE stream = ?"}) {
+    auto row = database_.prepare(sql);
+    if (!row) return tl::unexpected(row.error());
+    for (const StreamId id : streams) {
+      if (auto ok = row->bind(1, to_string(id)).run(); !ok) return ok;
+    }
+  }
+  return transaction->commit();
+}
+
+Status Registry::forget_consumer(const std::string& name) {
+  auto transaction = database_.begin(Database::Durability::kProcessDeath);
+  if (!transaction) return tl::unexpected(transaction.error());
+  for (const char* sql : {"DELETE FROM consumers WHERE name = ?", "DELETE FROM commits WHERE consumer = ?"}) {
+    auto row = database_.prepare(sql);
+    if (!row) return tl::unexpected(row.error());
+    if (auto ok = row->bind(1, name).run(); !ok) return ok;
+  }
+  return transaction->commit();
+}
+
+}  // namespace fantail

@@ -1,0 +1,168 @@
+#include "producer/tailed_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "common/base/digest.h"
+
+namespace fantail {
+namespace {
+
+using Head = std::array<std::byte, Fingerprint::kHeadBytes>;
+
+FileKey key_from(const struct stat& status) { return {status.st_dev, status.st_ino}; }
+
+Result<std::size_t> pread_fully(int fd, std::span<std::byte> buffer, std::uint64_t offset) {
+  std::size_t done = 0;
+  while (done < buffer.size()) {
+    const ssize_t n = ::pread(fd, buffer.data() + done, buffer.size() - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail_errno(errno, "read");
+    if (n == 0) break;
+    done += static_cast<std::size_t>(n);
+  }
+  return done;
+}
+
+}  // namespace
+
+Result<FileKey> key_of(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return fail_errno(errno, path);
+  if (!S_ISREG(status.st_mode)) return fail(ErrorCode::kInvalid, path + ": not a regular file");
+  return key_from(status);
+}
+
+TailedFile::TailedFile(std::string path, FileKey key, Fingerprint fingerprint)
+    : path_(std::move(path)), key_(key), fingerprint_(fingerprint) {}
+
+tl::unexpected<Error> TailedFile::replaced(const char* why) const {
+  return fail(ErrorCode::kReplaced, path_ + ": " + why);
+}
+
+Status TailedFile::open() {
+  if (fd_) return {};
+  UniqueFd fd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  if (!fd) return fail_errno(errno, path_);
+  struct stat status {};
+  if (::fstat(fd.get(), &status) != 0) return fail_errno(errno, path_);
+  if (key_from(status) != key_) return replaced("another file is there now");
+  fd_ = std::move(fd);
+  return {};
+}
+
+Result<std::size_t> TailedFile::read_at(FileOffset offset, std::span<std::byte> buffer) {
+  if (auto ok = open(); !ok) return tl::unexpected(ok.error());
+  if (offset != fingerprint_.cursor) {
+    const auto n = pread_fully(fd_.get(), buffer, offset.raw);
+    if (!n) return fail(n.error().code, path_ + ": " + n.error().context);
+    if (auto ok = verify_tail(); !ok) return tl::unexpected(ok.error());
+    if (auto ok = verify_head(); !ok) return tl::unexpected(ok.error());
+    return *n;
+  }
+  // The bytes before the cursor come with the same call as those behind it, so both are of one incarnation; the head is
+  // looked at afterwards, so that a file rewritten in between is noticed too.
+  const std::size_t tail_length = std::min<std::uint64_t>(offset.raw, Fingerprint::kTailBytes);
+  std::array<std::byte, Fingerprint::kTailBytes> tail{};
+  const std::array<iovec, 2> parts = {iovec{tail.data(), tail_length}, iovec{buffer.data(), buffer.size()}};
+  ssize_t n = 0;
+  do {
+    n = ::preadv(fd_.get(), parts.data(), 2, static_cast<off_t>(offset.raw - tail_length));
+  } while (n < 0 && errno == EINTR);
+  if (n < 0) return fail_errno(errno, path_);
+  if (static_cast<std::size_t>(n) < tail_length) return replaced("shorter than what was read of it");
+  if (tail_length > 0 && digest(std::span(tail).first(tail_length)) != fingerprint_.tail_digest) {
+    return replaced("the bytes before the cursor changed");
+  }
+  tail_ = tail;
+  tail_known_ = tail_length;
+  if (auto ok = verify_head(); !ok) return tl::unexpected(ok.error());
+  return static_cast<std::size_t>(n) - tail_length;
+}
+
+Status TailedFile::verify_tail() {
+  const std::size_t length = std::min<std::uint64_t>(fingerprint_.cursor.raw, Fingerprint::kTailBytes);
+  if (length == 0) return {};
+  const auto space = std::span(tail_).first(length);
+  const auto n = pread_fully(fd_.get(), space, fingerprint_.cursor.raw - length);
+  tail_known_ = 0;
+  if (!n) return fail(n.error().code, path_ + ": " + n.error().context);
+  if (*n < length) return replaced("shorter than what was read of it");
+  if (digest(space) != fingerprint_.tail_digest) return replaced("the bytes before the cursor changed");
+  tail_known_ = length;
+  return {};
+}
+
+Status TailedFile::verify_head() {
+  if (fingerprint_.head_length == 0) return {};
+  Head head;
+  const auto space = std::span(head).first(fingerprint_.head_length);
+  const auto n = pread_fully(fd_.get(), space, 0);
+  if (!n) return fail(n.error().code, path_ + ": " + n.error().context);
+  if (*n < space.size() || digest(space) != fingerprint_.head_digest) return replaced("its beginning changed");
+  return {};
+}
+
+void TailedFile::mark_sent(FileOffset sent, std::span<const std::byte> last) {
+  // The tail: the last 64 bytes of what was known before and what came now.
+  const std::size_t length = std::min<std::uint64_t>(sent.raw, Fingerprint::kTailBytes);
+  if (last.size() >= length) {
+    std::copy(last.end() - static_cast<std::ptrdiff_t>(length), last.end(), tail_.begin());
+  } else {
+    const std::size_t keep = length - last.size();
+    std::memmove(tail_.data(), tail_.data() + (tail_known_ - keep), keep);
+    std::copy(last.begin(), last.end(), tail_.begin() + static_cast<std::ptrdiff_t>(keep));
+  }
+  tail_known_ = length;
+  fingerprint_.tail_digest = digest(std::span(tail_).first(length));
+  fingerprint_.cursor = sent;
+
+  if (fingerprint_.head_length == Fingerprint::kHeadBytes) return;
+  // Grow the head. Its old part was verified a moment ago; if it fails here the next read finds out.
+  Head head;
+  const std::size_t grown = std::min<std::uint64_t>(sent.raw, Fingerprint::kHeadBytes);
+  if (sent.raw == last.size()) {
+    std::copy_n(last.begin(), grown, head.begin());
+  } else if (const auto n = pread_fully(fd_.get(), std::span(head).first(grown), 0); !n || *n < grown) {
+    return;
+  } else if (fingerprint_.head_length > 0 &&
+             digest(std::span(head).first(fingerprint_.head_length)) != fingerprint_.head_digest) {
+    return;
+  }
+  fingerprint_.head_length = static_cast<std::uint32_t>(grown);
+  fingerprint_.head_digest = digest(std::span(head).first(grown));
+}
+
+Result<FileOffset> TailedFile::skip_to_end() {
+  if (auto ok = open(); !ok) return tl::unexpected(ok.error());
+  struct stat status {};
+  if (::fstat(fd_.get(), &status) != 0) return fail_errno(errno, path_);
+  const auto size = static_cast<std::uint64_t>(status.st_size);
+  const std::size_t length = std::min<std::uint64_t>(size, Fingerprint::kTailBytes);
+  std::array<std::byte, Fingerprint::kTailBytes> tail{};
+  const auto n = pread_fully(fd_.get(), std::span(tail).first(length), size - length);
+  if (!n) return fail(n.error().code, path_ + ": " + n.error().context);
+  mark_sent({size}, std::span(tail).first(*n));
+  return FileOffset{size};
+}
+
+Result<TailedFile::Look> TailedFile::look(bool verify) {
+  if (auto ok = open(); !ok) return tl::unexpected(ok.error());
+  struct stat status {};
+  if (::fstat(fd_.get(), &status) != 0) return fail_errno(errno, path_);
+  const auto size = static_cast<std::uint64_t>(status.st_size);
+  if (size < fingerprint_.cursor.raw) return replaced("shorter than what was read of it");
+  if (verify || size == fingerprint_.cursor.raw) {
+    if (auto ok = verify_tail(); !ok) return tl::unexpected(ok.error());
+    if (auto ok = verify_head(); !ok) return tl::unexpected(ok.error());
+  }
+  return Look{size, status.st_nlink == 0};
+}
+
+}  // namespace fantail

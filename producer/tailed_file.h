@@ -1,0 +1,85 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "common/base/unique_fd.h"
+#include "common/stream/stream_source.h"
+
+namespace fantail {
+
+/// Which file: unique on one machine while the file exists, reused after.
+struct FileKey {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  auto operator<=>(const FileKey&) const = default;
+};
+
+/// What a file must still contain to be the one that was read before. Covers only bytes below the cursor, so that a
+/// file that only grows always matches.
+struct Fingerprint {
+  static constexpr std::size_t kHeadBytes = 4096;
+  static constexpr std::size_t kTailBytes = 64;
+  FileOffset cursor;              ///< everything below was read
+  std::uint32_t head_length = 0;  ///< bytes of the head digest: min(cursor, kHeadBytes), or less just after growing
+  std::uint64_t head_digest = 0;
+  std::uint64_t tail_digest = 0;  ///< of the min(cursor, kTailBytes) bytes before the cursor
+  bool operator==(const Fingerprint&) const = default;
+};
+
+/// One incarnation of one file as a stream. Every read is checked against the fingerprint, so bytes of another
+/// incarnation never get into the stream: not after truncation, rewriting in place or reuse of the inode.
+///
+/// The descriptor is opened on demand by path; a file that may be deleted before all of it was read must be kept open.
+class TailedFile final : public StreamSource {
+ public:
+  TailedFile(std::string path, FileKey key, Fingerprint fingerprint);
+
+  Result<std::size_t> read_at(FileOffset offset, std::span<std::byte> buffer) override;
+  void mark_sent(FileOffset sent, std::span<const std::byte> last) override;
+
+  struct Look {
+    std::uint64_t size = 0;
+    bool deleted = false;  ///< no name is left; only an open descriptor keeps it
+  };
+  /// Opens if need be and tells its size. kReplaced if it is another incarnation. A file that has bytes behind the
+  /// cursor is compared with its fingerprint only if `verify`: without it the read that must follow finds out.
+  /// kNotFound if the path leads nowhere and no descriptor is open.
+  Result<Look> look(bool verify);
+
+  /// Begins at the present end instead of at 0: what is there already is no part of the stream.
+  Result<FileOffset> skip_to_end();
+
+  /// Opens by path. kReplaced when another file is there.
+  Status open();
+  void close() { fd_.reset(); }
+  bool is_open() const { return static_cast<bool>(fd_); }
+  int fd() const { return fd_.get(); }
+
+  const std::string& path() const { return path_; }
+  void set_path(std::string path) { path_ = std::move(path); }  ///< it was renamed
+  FileKey key() const { return key_; }
+  const Fingerprint& fingerprint() const { return fingerprint_; }
+
+ private:
+  Status verify_head();
+  Status verify_tail();
+  tl::unexpected<Error> replaced(const char* why) const;
+
+  std::string path_;
+  FileKey key_;
+  Fingerprint fingerprint_;
+  UniqueFd fd_;
+  std::array<std::byte, Fingerprint::kTailBytes> tail_{};  ///< the bytes behind tail_digest, once they are known
+  std::size_t tail_known_ = 0;
+};
+
+/// The key of what `path` leads to (links followed), if that is a regular file.
+Result<FileKey> key_of(const std::string& path);
+
+}  // namespace fantail

@@ -1,0 +1,495 @@
+#include "producer/tailer.h"
+
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+
+namespace fantail {
+namespace {
+
+constexpr Duration kSweepInterval = 1s;
+constexpr Duration kSaveInterval = 1s;
+constexpr Duration kMissingGrace = 1s;  // a rename shows as two events, possibly of two directories
+constexpr Duration kDeletedQuiet = 5s;  // a deleted file may still be written by who has it open
+constexpr Duration kCloseIdleAfter = 10s;
+constexpr Duration kForgetUnwantedAfter = 10s;
+
+/// The entry of `directory` that is the file `key`, whatever its name.
+std::optional<std::string> find_in_directory(const std::filesystem::path& directory, FileKey key) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> handle(::opendir(directory.c_str()), ::closedir);
+  if (!handle) return std::nullopt;
+  while (const dirent* entry = ::readdir(handle.get())) {
+    if (entry->d_ino != key.inode) continue;
+    const std::string path = (directory / entry->d_name).string();
+    const auto found = key_of(path);
+    if (found && *found == key) return path;
+  }
+  return std::nullopt;
+}
+
+std::int64_t modification_time(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return 0;
+  return std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
+}
+
+}  // namespace
+
+struct Tailer::Tracked {
+  StreamRecord record;  ///< the parts that do not change often; the rest is in `file` and the publisher
+  TailedFile file;
+  MonoTime active{};
+  FileOffset verified_end;  ///< its own bytes were seen up to here, read or not
+  std::optional<MonoTime> deleted_since;
+  std::optional<MonoTime> sealed_since;
+
+  explicit Tracked(StreamRecord r) : record(std::move(r)), file(record.current_path, record.key, record.fingerprint) {}
+};
+
+Tailer::Tailer(TailerConfig config, Discovery& discovery, Registry& registry, CommitLedger& ledger)
+    : config_(config), discovery_(discovery), registry_(registry), ledger_(ledger) {}
+Tailer::~Tailer() = default;
+
+Tailer::Tracked* Tailer::find(StreamId id) {
+  const auto found = tracked_.find(id);
+  return found == tracked_.end() ? nullptr : found->second.get();
+}
+
+Tailer::Tracked* Tailer::at_path(const std::string& path) {
+  const auto found = by_path_.find(path);
+  return found == by_path_.end() ? nullptr : find(found->second);
+}
+
+// ---- start and turn
+// --------------------------------------------------------------------------------------------------
+
+Status Tailer::start(StreamPublisher& publisher, MonoTime now) {
+  publisher_ = &publisher;
+  now_ = now;
+  auto known = registry_.load_streams();
+  if (!known) return tl::unexpected(known.error());
+  if (auto ok = registry_.load_consumers(ledger_); !ok) return ok;
+  first_start_ = known->empty();
+  for (StreamRecord& record : *known) {
+    Tracked& tracked = track(std::move(record));
+    if (tracked.record.info.sealed) {
+      tracked.sealed_since = now;
+      continue;
+    }
+    by_key_[tracked.record.key] = tracked.record.info.stream;
+    by_path_[tracked.record.current_path] = tracked.record.info.stream;
+  }
+  scan(now);
+  first_start_ = false;
+  // What the walk did not meet under its old name may have been renamed to one that no pattern takes.
+  for (const auto& [key, id] : std::map(by_key_)) {
+    Tracked* tracked = find(id);
+    if (tracked == nullptr || tracked->file.is_open()) continue;
+    const auto there = key_of(tracked->file.path());
+    if (there && *there == key) {
+      refresh(*tracked);
+    } else {
+      lost_sight(*tracked);
+    }
+  }
+  announce_fresh();
+  return {};
+}
+
+Tailer::Tracked& Tailer::track(StreamRecord record) {
+  auto tracked = std::make_unique<Tracked>(std::move(record));
+  Tracked& ref = *tracked;
+  ref.active = now_;
+  tracked_[ref.record.info.stream] = std::move(tracked);
+  publisher_->add(ref.record.info, ref.record.gone ? nullptr : &ref.file,
+                  ref.record.gone.value_or(wire::LossReason::kUnknown));
+  return ref;
+}
+
+std::size_t Tailer::turn(MonoTime now) {
+  now_ = now;
+  std::size_t work = 0;
+  Discovery::Changes changes;
+  if (discovery_.read_events(changes)) {
+    for (const std::string& path : changes.touched) {
+      if (Tracked* tracked = changes.arrived.contains(path) ? nullptr : at_path(path)) {
+        refresh(*tracked);
+      } else {
+        look_at(path);
+      }
+      ++work;
+    }
+  }
+  if (changes.rescan || now >= next_scan_) scan(now);
+  announce_fresh();
+  if (!missing_.empty()) resolve_missing(now);
+  if (now >= next_sweep_) sweep(now);
+  if (now >= next_save_) save(now);
+  return work;
+}
+
+MonoTime Tailer::due() const {
+  MonoTime at = std::min({next_scan_, next_sweep_, next_save_});
+  for (const auto& [id, since] : missing_) at = std::min(at, since + kMissingGrace);
+  return at;
+}
+
+void Tailer::scan(MonoTime now) {
+  last_scan_ = now;
+  next_scan_ = now + config_.rescan;
+  matched_ = discovery_.scan([this](const std::string& path, const Selection&) { look_at(path); });
+  if (!first_start_) return;
+  // Oldest first, so that a consumer sees a backlog in the order in which it came about.
+  std::sort(fresh_.begin(), fresh_.end(), [](const StreamRecord& a, const StreamRecord& b) {
+    return modification_time(a.current_path) < modification_time(b.current_path);
+  });
+}
+
+// ---- which file is which stream
+// --------------------------------------------------------------------------------------
+
+void Tailer::look_at(const std::string& path) {
+  const auto key = key_of(path);
+  Tracked* here_before = at_path(path);
+  if (here_before != nullptr && (!key || here_before->record.key != *key)) lost_sight(*here_before);
+  if (!key) return;
+  if (const auto known = by_key_.find(*key); known != by_key_.end()) {
+    if (Tracked* tracked = find(known->second)) {
+      if (tracked->file.path() != path) {
+        // Links give one file several names; the first stays its name while it leads there.
+        const auto old = key_of(tracked->file.path());
+        if (!old || *old != *key) rename(*tracked, path);
+      }
+      missing_.erase(known->second);
+      return refresh(*tracked);
+    }
+  }
+  const bool waiting = std::any_of(fresh_.begin(), fresh_.end(), [&](const StreamRecord& r) { return r.key == *key; });
+  if (waiting) return;
+  if (const Selection* selection = discovery_.selection_of(path)) mint(path, *key, *selection);
+}
+
+void Tailer::rename(Tracked& tracked, const std::string& path) {
+  log::info("file renamed", {{"stream", tracked.record.info.stream}, {"path", tracked.file.path()}, {"to", path}});
+  unlink_path(tracked);
+  by_path_[path] = tracked.record.info.stream;
+  tracked.file.set_path(path);
+  dirty_.insert(tracked.record.info.stream);
+}
+
+void Tailer::unlink_path(const Tracked& tracked) {
+  const auto found = by_path_.find(tracked.file.path());
+  if (found != by_path_.end() && found->second == tracked.record.info.stream) by_path_.erase(found);
+}
+
+/// Something may have happened to its bytes.
+void Tailer::refresh(Tracked& tracked) {
+  if (tracked.sealed_since) return;
+  const StreamId id = tracked.record.info.stream;
+  const wire::StreamInfo* info = publisher_->info(id);
+  if (info == nullptr) return;
+  // New bytes are read at once, unless others wait before them: then the look itself has to tell whose bytes they are.
+  const bool verify = info->sent < info->head;
+  const auto look = tracked.file.look(verify);
+  if (!look) {
+    if (look.error().code == ErrorCode::kReplaced) return reincarnate(tracked, wire::LossReason::kTruncated);
+    if (look.error().code == ErrorCode::kNotFound) return lost_sight(tracked);
+    if (named_unreadable_.insert(tracked.file.path()).second) {
+      log::warn("cannot read a file, will keep trying", {{"path", tracked.file.path()}, {"error", look.error()}});
+    }
+    return;
+  }
+  named_unreadable_.erase(tracked.file.path());
+  if (verify) tracked.verified_end = {look->size};
+  if (look->size > info->head.raw) {
+    tracked.active = now_;
+    publisher_->advance(id, {look->size});
+    dirty_.insert(id);
+  }
+  if (look->deleted && !tracked.deleted_since) {
+    tracked.deleted_since = now_;
+    deleted_.insert(id);
+    unlink_path(tracked);
+    missing_.erase(id);
+    log::info("file deleted, holding it",
+              {{"stream", id}, {"path", tracked.file.path()}, {"bytes", uncommitted_bytes(tracked)}});
+  }
+}
+
+void Tailer::mint(const std::string& path, FileKey key, const Selection& selection) {
+  StreamRecord record;
+  record.info.stream = random_id<StreamId>();
+  record.info.sequence = registry_.next_sequence();
+  record.info.topic = selection.topic;
+  record.info.path = path;
+  record.info.first_seen = wall_now();
+  record.current_path = path;
+  record.key = key;
+  if (first_start_ && config_.from_end) {
+    TailedFile file(path, key, {});
+    if (const auto at = file.skip_to_end()) {
+      record.fingerprint = file.fingerprint();
+      record.info.base = record.info.sent = record.info.head = *at;
+    }
+  }
+  fresh_.push_back(std::move(record));
+}
+
+/// Makes found files into streams: first in the registry, then for the world.
+void Tailer::announce_fresh() {
+  if (fresh_.empty()) return;
+  if (auto ok = registry_.insert(fresh_); !ok) {
+    if (const auto n = save_error_log_.occurred(now_)) {
+      log::error("cannot record new files, they wait", {{"error", ok.error()}, {"count", *n}});
+    }
+    return;
+  }
+  for (StreamRecord& record : std::exchange(fresh_, {})) {
+    Tracked& tracked = track(std::move(record));
+    const StreamId id = tracked.record.info.stream;
+    by_key_[tracked.record.key] = id;
+    by_path_[tracked.record.current_path] = id;
+    ++counters_.streams_created;
+    log::info("file found", {{"stream", id}, {"topic", tracked.record.info.topic}, {"path", tracked.file.path()}});
+    refresh(tracked);
+  }
+}
+
+/// It is not where it was: renamed, moved away or deleted.
+void Tailer::lost_sight(Tracked& tracked) {
+  const StreamId id = tracked.record.info.stream;
+  if (tracked.deleted_since || tracked.sealed_since || missing_.contains(id)) return;
+  if (const auto path =
+          find_in_directory(std::filesystem::path(tracked.file.path()).parent_path(), tracked.record.key)) {
+    rename(tracked, *path);
+    return refresh(tracked);
+  }
+  unlink_path(tracked);
+  missing_[id] = now_;
+  if (tracked.file.is_open()) refresh(tracked);  // tells whether any name is left
+}
+
+void Tailer::resolve_missing(MonoTime now) {
+  for (const auto& [id, since] : std::map(missing_)) {
+    Tracked* tracked = find(id);
+    if (tracked == nullptr) {
+      missing_.erase(id);
+      continue;
+    }
+    if (now - since < kMissingGrace) continue;
+    if (last_scan_ < since + kMissingGrace / 2) {
+      scan(now);
+      if (!missing_.contains(id)) continue;
+    }
+    missing_.erase(id);
+    if (tracked->file.is_open()) {
+      // It has a name in a place that nobody watches: the descriptor is all that is needed.
+      std::array<char, 4096> target{};
+      const std::string link = "/proc/self/fd/" + std::to_string(tracked->file.fd());
+      const ssize_t n = ::readlink(link.c_str(), target.data(), target.size());
+      if (n > 0) rename(*tracked, std::string(target.data(), static_cast<std::size_t>(n)));
+      refresh(*tracked);
+    } else {
+      give_up(*tracked, wire::LossReason::kDeleted);
+    }
+  }
+}
+
+/// The file holds other bytes than those of its stream: that stream has ended, a new one begins.
+void Tailer::reincarnate(Tracked& tracked, wire::LossReason reason) {
+  const std::string path = tracked.file.path();
+  log::info("file was truncated or rewritten",
+            {{"stream", tracked.record.info.stream}, {"path", path}, {"offset", tracked.file.fingerprint().cursor}});
+  give_up(tracked, reason);
+  look_at(path);
+  announce_fresh();
+}
+
+/// No byte of it can be read any more.
+void Tailer::give_up(Tracked& tracked, wire::LossReason reason) {
+  const StreamId id = tracked.record.info.stream;
+  const wire::StreamInfo* info = publisher_->info(id);
+  // Bytes that were seen to be there but not read in time are part of the stream: they are a loss, not silence. After a
+  // truncation the head may be that of the new content already.
+  FileOffset end = std::max(tracked.file.fingerprint().cursor, tracked.verified_end);
+  if (reason != wire::LossReason::kTruncated && info != nullptr) end = std::max(end, info->head);
+  publisher_->seal(id, end, reason);
+  tracked.record.info.sealed = true;
+  tracked.record.info.head = end;
+  tracked.record.gone = reason;
+  tracked.sealed_since = now_;
+  counters_.given_up_bytes += uncommitted_bytes(tracked);
+  ++counters_.streams_sealed;
+  unlink_path(tracked);
+  if (const auto known = by_key_.find(tracked.record.key); known != by_key_.end() && known->second == id)
+    by_key_.erase(known);
+  deleted_.erase(id);
+  missing_.erase(id);
+  tracked.file.close();
+  dirty_.insert(id);
+}
+
+// ---- holds, saving
+// ---------------------------------------------------------------------------------------------------
+
+std::uint64_t Tailer::uncommitted_bytes(const Tracked& tracked) const {
+  const wire::StreamInfo* info = publisher_->info(tracked.record.info.stream);
+  if (info == nullptr) return 0;
+  const FileOffset done = ledger_.held_for(*info).value_or(info->sent);
+  return info->head > done ? info->head - done : 0;
+}
+
+/// Looks after one deleted file: seals it when it is read to the end, gives it up when it was held for too long.
+void Tailer::sweep_deleted(Tracked& tracked, MonoTime now) {
+  const StreamId id = tracked.record.info.stream;
+  if (!tracked.sealed_since) refresh(tracked);
+  const wire::StreamInfo* info = publisher_->info(id);
+  if (info == nullptr || tracked.record.gone) return;
+  const bool read_to_end = info->sent == info->head;
+  if (read_to_end && !tracked.sealed_since && now - std::max(tracked.active, *tracked.deleted_since) >= kDeletedQuiet) {
+    publisher_->seal(id, info->head, std::nullopt);
+    tracked.record.info.sealed = true;
+    tracked.sealed_since = now;
+    ++counters_.streams_sealed;
+    dirty_.insert(id);
+  }
+  if (now - *tracked.deleted_since >= config_.hold_time && uncommitted_bytes(tracked) > 0) {
+    log::error("hold time exceeded, giving up a deleted file",
+               {{"stream", id}, {"path", tracked.file.path()}, {"bytes", uncommitted_bytes(tracked)}});
+    give_up(tracked, wire::LossReason::kHoldExceeded);
+  }
+}
+
+void Tailer::sweep(MonoTime now) {
+  next_sweep_ = now + kSweepInterval;
+  std::uint64_t held = 0;
+  std::vector<Tracked*> by_age;
+  for (const StreamId id : std::set(deleted_)) {
+    if (Tracked* tracked = find(id)) {
+      sweep_deleted(*tracked, now);
+      if (!deleted_.contains(id)) continue;
+      held += uncommitted_bytes(*tracked);
+      by_age.push_back(tracked);
+    }
+  }
+  if (config_.hold_bytes > 0 && held > config_.hold_bytes) {
+    std::sort(by_age.begin(), by_age.end(), [](auto* a, auto* b) { return a->deleted_since < b->deleted_since; });
+    for (Tracked* tracked : by_age) {
+      if (held <= config_.hold_bytes) break;
+      const std::uint64_t bytes = uncommitted_bytes(*tracked);
+      if (bytes == 0) continue;
+      log::error("hold limit exceeded, giving up the oldest deleted file",
+                 {{"stream", tracked->record.info.stream}, {"path", tracked->file.path()}, {"bytes", bytes}});
+      give_up(*tracked, wire::LossReason::kHoldExceeded);
+      held -= bytes;
+    }
+  }
+
+  std::vector<StreamId> finished;
+  for (auto& [id, tracked] : tracked_) {
+    const wire::StreamInfo* info = publisher_->info(id);
+    if (info == nullptr) continue;
+    const auto committed = ledger_.held_for(*info);
+    if (tracked->sealed_since) {
+      const bool done = committed ? *committed >= info->head
+                                  : info->sent >= info->head && now - *tracked->sealed_since >= kForgetUnwantedAfter;
+      if (done) finished.push_back(id);
+      continue;
+    }
+    const bool idle = now - tracked->active >= kCloseIdleAfter && info->sent == info->head;
+    if (idle && tracked->file.is_open() && !tracked->deleted_since && (!committed || *committed >= info->head)) {
+      tracked->file.close();
+    }
+  }
+  if (auto ok = registry_.remove_streams(finished); !ok) {
+    if (const auto n = save_error_log_.occurred(now))
+      log::error("cannot forget finished streams", {{"error", ok.error()}, {"count", *n}});
+    return;
+  }
+  for (const StreamId id : finished) {
+    Tracked& tracked = *tracked_.at(id);
+    log::debug("stream finished", {{"stream", id}, {"path", tracked.record.info.path}});
+    unlink_path(tracked);
+    if (const auto known = by_key_.find(tracked.record.key); known != by_key_.end() && known->second == id)
+      by_key_.erase(known);
+    deleted_.erase(id);
+    dirty_.erase(id);
+    std::erase_if(commits_, [&](const auto& row) { return row.stream == id; });
+    publisher_->remove(id);
+    tracked_.erase(id);
+  }
+}
+
+StreamRecord Tailer::record_of(const Tracked& tracked) const {
+  StreamRecord record = tracked.record;
+  record.current_path = tracked.file.path();
+  record.fingerprint = tracked.file.fingerprint();
+  if (const wire::StreamInfo* info = publisher_->info(record.info.stream)) {
+    record.info.head = info->head;
+    record.info.sealed = info->sealed;
+  }
+  return record;
+}
+
+void Tailer::save(MonoTime now) {
+  next_save_ = now + kSaveInterval;
+  std::vector<StreamRecord> changed;
+  for (const StreamId id : dirty_) {
+    if (const Tracked* tracked = find(id)) changed.push_back(record_of(*tracked));
+  }
+  if (auto ok = registry_.save(changed, commits_); !ok) {
+    if (const auto n = save_error_log_.occurred(now)) {
+      log::error("cannot save positions, will keep trying", {{"error", ok.error()}, {"count", *n}});
+    }
+    return;
+  }
+  dirty_.clear();
+  commits_.clear();
+}
+
+void Tailer::save_now() { save(now_); }
+
+bool Tailer::everything_sent() const {
+  return fresh_.empty() && std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
+           const wire::StreamInfo* info = publisher_->info(entry.first);
+           return info != nullptr && info->sent == info->head;
+         });
+}
+
+bool Tailer::everything_committed() const {
+  if (!fresh_.empty()) return false;
+  return std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
+    const wire::StreamInfo* info = publisher_->info(entry.first);
+    if (info == nullptr) return false;
+    if (info->head == info->base) return true;  // nothing to commit
+    const auto committed = ledger_.committed_by_connected(*info);
+    return committed && *committed >= info->head;
+  });
+}
+
+// ---- what the publisher tells
+// ----------------------------------------------------------------------------------------
+
+void Tailer::on_broken(StreamId stream, const Error&) {
+  if (Tracked* tracked = find(stream); tracked != nullptr && !tracked->record.gone) {
+    reincarnate(*tracked, wire::LossReason::kTruncated);
+  }
+}
+
+void Tailer::on_sent(const wire::StreamInfo& stream) { dirty_.insert(stream.stream); }
+
+void Tailer::on_commit(const std::string& consumer, StreamId stream, FileOffset offset) {
+  commits_.push_back({consumer, stream, offset});
+}
+
+void Tailer::on_consumer(const std::string& durable_name, const Interest& interest) {
+  if (auto ok = registry_.save_consumer(durable_name, interest); !ok) {
+    log::error("cannot record a consumer", {{"durable", durable_name}, {"error", ok.error()}});
+  }
+}
+
+}  // namespace fantail

@@ -1,0 +1,112 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/stream/stream_publisher.h"
+#include "producer/discovery.h"
+#include "producer/registry.h"
+#include "producer/tailed_file.h"
+
+namespace fantail {
+
+struct TailerConfig {
+  Duration rescan = 60s;         ///< full walk, in case events were missed; also the period when polling
+  bool from_end = false;         ///< files that exist at the very first start begin at their end
+  Duration hold_time = 24h;      ///< a deleted file is kept readable this long for consumers that miss it
+  std::uint64_t hold_bytes = 0;  ///< uncommitted bytes of deleted files kept, in all; 0: no limit
+};
+
+struct TailerCounters {
+  std::uint64_t streams_created = 0;
+  std::uint64_t streams_sealed = 0;
+  std::uint64_t given_up_bytes = 0;  ///< uncommitted bytes that can not be read any more
+};
+
+/// Turns files into streams and keeps the two together: which file is which stream (DESIGN: identity), what to do when
+/// it grows, moves, shrinks or goes, and how long a deleted one is held. Feeds the StreamPublisher. One thread.
+class Tailer final : public PublisherEvents {
+ public:
+  Tailer(TailerConfig config, Discovery& discovery, Registry& registry, CommitLedger& ledger);
+  ~Tailer() override;
+
+  /// Loads what is known, finds what is there. The publisher must outlive the tailer's last turn().
+  Status start(StreamPublisher& publisher, MonoTime now);
+  /// A bounded piece: events, looks, holds, saving. Returns how much it did.
+  std::size_t turn(MonoTime now);
+  MonoTime due() const;
+  /// Saves what is not saved yet.
+  void save_now();
+
+  /// Every byte of every file was read and is committed by every connected durable consumer that wants it, at least
+  /// one.
+  bool everything_committed() const;
+  /// Everything that is there was handed to the broadcast.
+  bool everything_sent() const;
+  std::size_t size() const { return tracked_.size(); }
+  /// Files that each selection matched at the last walk.
+  const std::vector<std::size_t>& matched() const { return matched_; }
+  const TailerCounters& counters() const { return counters_; }
+
+  void on_broken(StreamId stream, const Error& error) override;
+  void on_sent(const wire::StreamInfo& stream) override;
+  void on_commit(const std::string& consumer, StreamId stream, FileOffset offset) override;
+  void on_consumer(const std::string& durable_name, const Interest& interest) override;
+
+ private:
+  struct Tracked;
+
+  Tracked& track(StreamRecord record);
+  void scan(MonoTime now);
+  void look_at(const std::string& path);
+  void refresh(Tracked& tracked);
+  void mint(const std::string& path, FileKey key, const Selection& selection);
+  void announce_fresh();
+  void lost_sight(Tracked& tracked);
+  void resolve_missing(MonoTime now);
+  void reincarnate(Tracked& tracked, wire::LossReason reason);
+  void give_up(Tracked& tracked, wire::LossReason reason);
+  void rename(Tracked& tracked, const std::string& path);
+  void sweep(MonoTime now);
+  void sweep_deleted(Tracked& tracked, MonoTime now);
+  void save(MonoTime now);
+  StreamRecord record_of(const Tracked& tracked) const;
+  std::uint64_t uncommitted_bytes(const Tracked& tracked) const;
+  Tracked* find(StreamId id);
+  Tracked* at_path(const std::string& path);
+  void unlink_path(const Tracked& tracked);
+
+  TailerConfig config_;
+  Discovery& discovery_;
+  Registry& registry_;
+  CommitLedger& ledger_;
+  StreamPublisher* publisher_ = nullptr;
+  std::unordered_map<StreamId, std::unique_ptr<Tracked>> tracked_;
+  std::map<FileKey, StreamId> by_key_;                 ///< streams whose file is there
+  std::unordered_map<std::string, StreamId> by_path_;  ///< where it was seen last
+  std::map<StreamId, MonoTime> missing_;               ///< not at its path; since when
+  std::set<StreamId> deleted_;
+  std::vector<StreamRecord> fresh_;  ///< found, not yet in the registry
+  std::set<StreamId> dirty_;
+  std::vector<std::size_t> matched_;
+  std::vector<Registry::CommitRow> commits_;
+  bool first_start_ = false;
+  MonoTime now_{};
+  MonoTime next_scan_{};
+  MonoTime last_scan_{};
+  MonoTime next_sweep_{};
+  MonoTime next_save_{};
+  TailerCounters counters_;
+  std::set<std::string> named_unreadable_;
+  log::Repeated save_error_log_;
+};
+
+}  // namespace fantail
