@@ -1,0 +1,163 @@
+#include "consumer/config.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "common/wire/codec.h"
+
+namespace fantail {
+namespace {
+
+struct Shard {
+  std::uint16_t index = 0;
+  std::uint16_t count = 1;
+};
+
+std::optional<Shard> to_shard(const std::string& text) {
+  if (text.empty()) return Shard{};
+  const auto slash = text.find('/');
+  if (slash == std::string::npos) return std::nullopt;
+  unsigned index = 0;
+  unsigned count = 0;
+  const char* middle = text.data() + slash;
+  const char* end = text.data() + text.size();
+  const auto i = std::from_chars(text.data(), middle, index);
+  const auto n = std::from_chars(middle + 1, end, count);
+  if (i.ec != std::errc{} || i.ptr != middle || n.ec != std::errc{} || n.ptr != end) return std::nullopt;
+  if (index < 1 || index > count || count > 1024) return std::nullopt;
+  return Shard{static_cast<std::uint16_t>(index - 1), static_cast<std::uint16_t>(count)};
+}
+
+Result<ConsumerConfig::Output> to_output(const std::string& text) {
+  using Kind = ConsumerConfig::Output::Kind;
+  if (text == "stdout" || text == "stdout:") return ConsumerConfig::Output{Kind::kStdout, {}};
+  const auto colon = text.find(':');
+  const std::string kind = text.substr(0, colon);
+  const std::string target = colon == std::string::npos ? "" : text.substr(colon + 1);
+  if ((kind != "mirror" && kind != "file") || target.empty()) {
+    return fail(ErrorCode::kInvalid, "--output '" + text + "': must be stdout, mirror:DIR or file:PATH");
+  }
+  if (kind == "mirror") return ConsumerConfig::Output{Kind::kMirror, target};
+  if (const auto path = PathTemplate::parse(target); !path) return tl::unexpected(path.error());
+  return ConsumerConfig::Output{Kind::kFile, target};
+}
+
+}  // namespace
+
+void ConsumerConfig::describe(OptionSet& options) {
+  options.group("Output");
+  options.list("output", outputs, "KIND:TARGET",
+               "stdout (default), mirror:DIR, or file:PATH with {node} {topic} {path} {basename} {date}");
+  options.text("format", format, "raw|jsonl|TEMPLATE",
+               "of records: a template has {node} {topic} {path} {offset} {time} {line} ...");
+  options.list("topic", topics, "T", "take this topic and everything under it (default all)");
+  options.choice("from", from, {"beginning", "now"}, "where to begin in streams that were never seen before");
+  options.text("shard", shard, "I/N", "take the I-th of N shares of the streams");
+  options.seconds("sync", sync, "make outputs durable and commit this often");
+  options.seconds("flush-partial", flush_partial, "stdout: show an unfinished last line after so long");
+  options.flag("once", once, "exit when everything known is delivered");
+  options.seconds("idle-exit", idle_exit, "exit when nothing is outstanding and nothing came for so long; 0: never");
+  options.group("Transport");
+  options.choice("transport", transport, {"tcp", "epgm"}, "how broadcasts travel");
+  options.list("endpoint", endpoints, "ADDR",
+               "tcp or ipc: listen here (default tcp://127.0.0.1:5550, unless --connect is given)");
+  options.list("connect", connect, "ADDR", "tcp or ipc: a producer that was started with --bind");
+  options.text("interface", interface, "NAME|ADDR", "epgm: the network interface");
+  options.text("group", group, "ADDR", "epgm: the multicast group");
+  options.number("port", port, 1, 65534, "N", "epgm: the UDP port; tcp: the port of the default endpoint");
+  options.text("control", control, "ADDR", "where to listen for control links (default: data port + 1)");
+  options.group("Repair and state");
+  options.milliseconds("repair-after", repair_after,
+                       "fetch what a head shows and the broadcast has not brought for so long");
+  options.bytes("max-pending", max_pending_bytes, 1024 * 1024, "memory for data that waits for something earlier");
+  options.text("name", name, "NAME", "durable name; producers hold files until it has committed them");
+  options.text("state-dir", state_dir, "DIR",
+               "where cursors are kept (default: $STATE_DIRECTORY, /var/lib/fantail or XDG)");
+  options.log_level(log_level);
+}
+
+std::vector<std::string> ConsumerConfig::problems() const {
+  std::vector<std::string> out;
+  const auto need = [&](const auto& result) {
+    if (!result) out.push_back(result.error().context);
+  };
+  for (const auto& text : outputs) need(to_output(text));
+  if (std::count_if(outputs.begin(), outputs.end(), [](const auto& o) { return o.starts_with("stdout"); }) > 1) {
+    out.emplace_back("--output 'stdout': given twice; once is enough");
+  }
+  need(RecordFormat::parse(format));
+  for (const auto& topic : topics) {
+    if (const auto problem = wire::topic_problem(topic)) out.push_back("--topic '" + topic + "': " + *problem);
+  }
+  if (!to_shard(shard)) out.push_back("--shard '" + shard + "': must be I/N with I from 1 to N, e.g. 2/3");
+  if (name.size() > wire::kMaxNameBytes) out.push_back("--name '" + name + "': must be at most 255 bytes");
+  for (const auto& text : endpoints) need(parse_endpoint(text));
+  for (const auto& text : connect) {
+    const auto endpoint = parse_endpoint(text);
+    need(endpoint);
+    if (endpoint && endpoint->scheme == Endpoint::Scheme::kTcp && (endpoint->host == "*" || !endpoint->port)) {
+      out.push_back("--connect '" + text + "': cannot connect to a wildcard; name the producer's host and port");
+    }
+  }
+  if (!control.empty()) need(parse_endpoint(control));
+  if (epgm()) {
+    if (!endpoints.empty() || !connect.empty()) {
+      out.emplace_back("--endpoint and --connect go with --transport tcp; on epgm use --interface, --group and --port");
+    }
+    const auto address = resolve_interface(interface);
+    if (!address) out.push_back("--interface: " + address.error().context);
+    if (const auto group_ok = epgm_address(address.value_or("127.0.0.1"), group, port); !group_ok) {
+      out.push_back("--group: " + group_ok.error().context);
+    }
+  }
+  return out;
+}
+
+std::vector<ConsumerConfig::Output> ConsumerConfig::sinks() const {
+  if (outputs.empty()) return {Output{}};
+  std::vector<Output> out;
+  for (const auto& text : outputs) {
+    if (auto output = to_output(text)) out.push_back(*output);
+  }
+  return out;
+}
+
+std::vector<Endpoint> ConsumerConfig::bind_endpoints() const {
+  std::vector<Endpoint> out;
+  if (epgm()) return out;
+  if (endpoints.empty() && connect.empty()) out.push_back(Endpoint{Endpoint::Scheme::kTcp, "127.0.0.1", port});
+  for (const auto& text : endpoints) {
+    if (auto endpoint = parse_endpoint(text)) out.push_back(*endpoint);
+  }
+  return out;
+}
+
+Interest ConsumerConfig::interest() const {
+  const Shard share = to_shard(shard).value_or(Shard{});
+  return {topics, share.index, share.count};
+}
+
+std::vector<std::string> ConsumerConfig::subscriptions() const {
+  std::vector<std::string> out = {std::string(wire::kBeaconSubscription)};
+  if (topics.empty()) out.push_back(wire::topic_subscription({}));
+  for (const auto& topic : topics) out.push_back(wire::topic_subscription(topic));
+  return out;
+}
+
+bool ConsumerConfig::durable() const {
+  const auto all = sinks();
+  return !name.empty() ||
+         std::any_of(all.begin(), all.end(), [](const Output& o) { return o.kind != Output::Kind::kStdout; });
+}
+
+SubscriberConfig ConsumerConfig::subscriber(bool is_durable) const {
+  SubscriberConfig out;
+  out.interest = interest();
+  out.durable = is_durable;
+  out.repair.repair_after = repair_after;
+  out.repair.max_jitter = epgm() ? 50ms : 0ms;
+  out.max_pending_bytes = max_pending_bytes;
+  return out;
+}
+
+}  // namespace fantail

@@ -1,0 +1,91 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+#include "common/base/signals.h"
+#include "common/storage/state_directory.h"
+#include "common/stream/stream_subscriber.h"
+#include "common/transport/broadcast.h"
+#include "common/transport/control_link.h"
+#include "common/transport/waiter.h"
+#include "consumer/config.h"
+#include "consumer/cursor_store.h"
+#include "consumer/progress.h"
+#include "consumer/sink.h"
+#include "consumer/sync_worker.h"
+
+namespace fantail {
+
+class StdoutSink;
+
+/// The program: broadcast and control links → StreamSubscriber → sinks, and the commit cycle: sinks flush, a worker
+/// makes files durable, cursors are stored, producers are told.
+class Consumer final : public StreamReceiver {
+ public:
+  static Result<std::unique_ptr<Consumer>> open(const ConsumerConfig& config);
+  ~Consumer() override;
+
+  /// Runs until a stop signal or the end that --once or --idle-exit asks for. Returns the exit code.
+  int run(StopSignals& signals);
+
+  Start on_stream(const NodeView& node, const wire::StreamInfo& info, bool news) override;
+  Delivery on_data(StreamId stream, FileOffset offset, std::span<const std::byte> bytes, WallTime read_time) override;
+  void on_loss(StreamId stream, ByteRange range, wire::LossReason reason) override;
+  void on_sealed(StreamId stream, FileOffset final_length) override;
+  void on_beacon(const wire::Beacon& beacon) override;
+
+ private:
+  struct Entry;
+  explicit Consumer(const ConsumerConfig& config);
+  Status open_state();
+  Status open_sinks();
+  Status connect();
+
+  std::size_t turn(MonoTime now);
+  void wait(MonoTime now, StopSignals& signals);
+  Status catch_up(Entry& entry);
+  void blocked_by(const Error& error);
+  void retry_blocked(MonoTime now);
+  void flush(MonoTime now);
+  void cycle(MonoTime now);
+  bool begin_sync();
+  bool finish_sync();
+  bool store_checkpoint();
+  bool settle_all(Duration limit);
+  bool finished(MonoTime now);
+  void show_progress(MonoTime now);
+
+  ConsumerConfig config_;
+  std::optional<StateDirectory> state_;
+  std::optional<CursorStore> store_;
+  Context context_;
+  std::unique_ptr<Subscriber> subscriber_socket_;
+  BroadcastInlet* inlet_ = nullptr;
+  std::unique_ptr<ControlLink> control_;
+  std::vector<std::unique_ptr<Sink>> sinks_;
+  StdoutSink* stdout_ = nullptr;
+  std::unordered_map<StreamId, std::unique_ptr<Entry>> entries_;
+  std::unique_ptr<StreamSubscriber> streams_;
+  SyncWorker worker_;
+  std::vector<CursorStore::SinkCheckpoint> syncing_;
+  std::map<NodeId, std::uint64_t> known_sequences_;
+  std::set<StreamId> waiting_;        ///< entries with something that a sink did not take
+  std::optional<MonoTime> retry_at_;  ///< blocked until then
+  log::Repeated blocked_log_;
+  Progress progress_;
+  bool on_terminal_ = false;
+  bool storing_ = false;  ///< the files of `syncing_` are durable, its cursors are not yet
+  bool failed_ = false;
+  MonoTime next_sync_{};
+  MonoTime next_progress_{};
+  MonoTime next_check_{};
+  MonoTime last_data_{};
+  std::uint64_t delivered_seen_ = 0;
+};
+
+}  // namespace fantail

@@ -1,0 +1,190 @@
+#include "consumer/cursor_store.h"
+
+#include <algorithm>
+
+namespace fantail {
+namespace {
+
+constexpr const char* kFile = "cursors.db";
+constexpr const char* kSchemaVersion = "1";
+constexpr const char* kSchema = R"sql(
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS nodes (
+  node TEXT PRIMARY KEY,
+  name TEXT NOT NULL,
+  directory TEXT NOT NULL UNIQUE,
+  known_sequence INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cursors (
+  sink TEXT NOT NULL, stream TEXT NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (sink, stream)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outputs (
+  sink TEXT NOT NULL, path TEXT NOT NULL, length INTEGER NOT NULL, PRIMARY KEY (sink, path)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS mirrors (
+  sink TEXT NOT NULL, stream TEXT NOT NULL, path TEXT NOT NULL, file TEXT NOT NULL, sequence INTEGER NOT NULL,
+  first_seen INTEGER NOT NULL, PRIMARY KEY (sink, stream)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS losses (
+  time INTEGER NOT NULL, stream TEXT NOT NULL, node TEXT NOT NULL, topic TEXT NOT NULL, path TEXT NOT NULL,
+  start INTEGER NOT NULL, stop INTEGER NOT NULL, reason TEXT NOT NULL
+);
+)sql";
+
+}  // namespace
+
+Result<CursorStore> CursorStore::open(const StateDirectory& directory, std::string& set_aside) {
+  const auto path = directory.path() / kFile;
+  auto store = open_file(path);
+  if (store || store.error().code != ErrorCode::kCorrupt) return store;
+  const auto kept = directory.set_aside(kFile);
+  if (!kept) return tl::unexpected(kept.error());
+  set_aside = kept->string();
+  return open_file(path);
+}
+
+Result<CursorStore> CursorStore::open_file(const std::filesystem::path& path) {
+  auto database = Database::open(path);
+  if (!database) return tl::unexpected(database.error());
+  CursorStore store(std::move(*database));
+  if (auto ok = store.load(); !ok) return tl::unexpected(ok.error());
+  return store;
+}
+
+Status CursorStore::load() {
+  if (auto ok = database_.execute(kSchema); !ok) return ok;
+  const auto each = [&](const char* sql, const auto& row) -> Status {
+    auto rows = database_.prepare(sql);
+    if (!rows) return fail(ErrorCode::kCorrupt, rows.error().context);
+    for (;;) {
+      const auto more = rows->step();
+      if (!more) return tl::unexpected(more.error());
+      if (!*more) return {};
+      row(*rows);
+    }
+  };
+  std::map<std::string, std::string> meta;
+  if (auto ok = each("SELECT key, value FROM meta", [&](Statement& r) { meta[r.text(0)] = r.text(1); }); !ok) return ok;
+  if (meta.empty()) {
+    id_ = random_id<NodeId>();
+    auto put = database_.prepare("INSERT INTO meta VALUES (?, ?)");
+    if (!put) return tl::unexpected(put.error());
+    if (auto ok = put->bind(1, "schema").bind(2, kSchemaVersion).run(); !ok) return ok;
+    return put->bind(1, "consumer").bind(2, to_string(id_)).run();
+  }
+  if (meta["schema"] != kSchemaVersion) {
+    return fail(ErrorCode::kUnsupported, "cursor store: schema version '" + meta["schema"] + "' is not version " +
+                                             kSchemaVersion + " of this program; use the version that wrote it");
+  }
+  const auto id = id_from_hex<NodeId>(meta["consumer"]);
+  if (!id) return fail(ErrorCode::kCorrupt, "cursor store: the consumer id is not readable");
+  id_ = *id;
+
+  auto ok = each("SELECT node, name, directory, known_sequence FROM nodes", [&](Statement& r) {
+    if (const auto node = id_from_hex<NodeId>(r.text(0)))
+      nodes_[*node] = {{r.text(2), r.unsigned_integer(3)}, r.text(1)};
+  });
+  if (!ok) return ok;
+  ok = each("SELECT sink, stream, position FROM cursors", [&](Statement& r) {
+    if (const auto stream = id_from_hex<StreamId>(r.text(1))) cursors_[r.text(0)][*stream] = {r.unsigned_integer(2)};
+  });
+  if (!ok) return ok;
+  ok = each("SELECT sink, path, length FROM outputs", [&](Statement& r) {
+    outputs_[{r.text(0), r.text(1)}] = r.unsigned_integer(2);
+  });
+  if (!ok) return ok;
+  return each("SELECT sink, stream, path, file, sequence, first_seen FROM mirrors", [&](Statement& r) {
+    if (const auto stream = id_from_hex<StreamId>(r.text(1))) {
+      mirrors_[r.text(0)][*stream] = {r.text(2), r.text(3), r.unsigned_integer(4), {r.integer(5)}};
+    }
+  });
+}
+
+Result<CursorStore::NodeRow> CursorStore::node(NodeId node, const std::string& name) {
+  if (const auto found = nodes_.find(node); found != nodes_.end()) return found->second.row;
+  // Two nodes may carry one name; the second is told apart by its id.
+  std::string directory;
+  for (const char c : name) directory += c == '/' || static_cast<unsigned char>(c) < 0x20 ? '_' : c;
+  if (directory.empty() || directory.starts_with('.')) directory.insert(0, "_");
+  directory.resize(std::min<std::size_t>(directory.size(), 200));
+  const bool taken = std::any_of(nodes_.begin(), nodes_.end(),
+                                 [&](const auto& entry) { return entry.second.row.directory == directory; });
+  if (taken) directory += "~" + short_hex(node);
+  auto row = database_.prepare("INSERT INTO nodes VALUES (?, ?, ?, 0)");
+  if (!row) return tl::unexpected(row.error());
+  if (auto ok = row->bind(1, to_string(node)).bind(2, name).bind(3, directory).run(); !ok)
+    return tl::unexpected(ok.error());
+  nodes_[node] = {{directory, 0}, name};
+  return nodes_[node].row;
+}
+
+std::optional<FileOffset> CursorStore::cursor(const std::string& sink, StreamId stream) const {
+  const auto of_sink = cursors_.find(sink);
+  if (of_sink == cursors_.end()) return std::nullopt;
+  const auto found = of_sink->second.find(stream);
+  if (found == of_sink->second.end()) return std::nullopt;
+  return found->second;
+}
+
+std::optional<std::uint64_t> CursorStore::output_length(const std::string& sink, const std::string& path) const {
+  const auto found = outputs_.find({sink, path});
+  if (found == outputs_.end()) return std::nullopt;
+  return found->second;
+}
+
+std::map<StreamId, CursorStore::MirrorRow> CursorStore::mirrors(const std::string& sink) const {
+  const auto found = mirrors_.find(sink);
+  return found == mirrors_.end() ? std::map<StreamId, MirrorRow>{} : found->second;
+}
+
+Status CursorStore::save_mirror(const std::string& sink, StreamId stream, const MirrorRow& row) {
+  auto put = database_.prepare("INSERT OR REPLACE INTO mirrors VALUES (?,?,?,?,?,?)");
+  if (!put) return tl::unexpected(put.error());
+  auto transaction = database_.begin(Database::Durability::kProcessDeath);
+  if (!transaction) return tl::unexpected(transaction.error());
+  put->bind(1, sink).bind(2, to_string(stream)).bind(3, row.path).bind(4, row.file);
+  if (auto ok = put->bind(5, row.sequence).bind(6, row.first_seen.ns).run(); !ok) return ok;
+  if (auto ok = transaction->commit(); !ok) return ok;
+  mirrors_[sink][stream] = row;
+  return {};
+}
+
+Status CursorStore::save(const std::vector<SinkCheckpoint>& sinks,
+                         const std::map<NodeId, std::uint64_t>& known_sequences) {
+  auto position = database_.prepare("INSERT OR REPLACE INTO cursors VALUES (?,?,?)");
+  auto output = database_.prepare("INSERT OR REPLACE INTO outputs VALUES (?,?,?)");
+  auto sequence = database_.prepare("UPDATE nodes SET known_sequence = ? WHERE node = ?");
+  if (!position || !output || !sequence) return fail(ErrorCode::kIo, "cursor store: cannot prepare");
+  auto transaction = database_.begin(Database::Durability::kPowerLoss);
+  if (!transaction) return tl::unexpected(transaction.error());
+  for (const auto& s : sinks) {
+    for (const auto& p : s.positions) {
+      if (auto ok = position->bind(1, s.sink).bind(2, to_string(p.stream)).bind(3, p.offset.raw).run(); !ok) return ok;
+    }
+    for (const auto& o : s.outputs) {
+      if (auto ok = output->bind(1, s.sink).bind(2, o.path).bind(3, o.length).run(); !ok) return ok;
+    }
+  }
+  for (const auto& [node, number] : known_sequences) {
+    if (auto ok = sequence->bind(1, number).bind(2, to_string(node)).run(); !ok) return ok;
+  }
+  if (auto ok = transaction->commit(); !ok) return ok;
+  for (const auto& s : sinks) {
+    for (const auto& p : s.positions) cursors_[s.sink][p.stream] = p.offset;
+    for (const auto& o : s.outputs) outputs_[{s.sink, o.path}] = o.length;
+  }
+  return {};
+}
+
+Status CursorStore::record_loss(const Loss& loss) {
+  auto row = database_.prepare("INSERT INTO losses VALUES (?,?,?,?,?,?,?,?)");
+  if (!row) return tl::unexpected(row.error());
+  auto transaction = database_.begin(Database::Durability::kPowerLoss);
+  if (!transaction) return tl::unexpected(transaction.error());
+  row->bind(1, wall_now().ns).bind(2, to_string(loss.stream.stream)).bind(3, loss.stream.node_name);
+  row->bind(4, loss.stream.topic).bind(5, loss.stream.path).bind(6, loss.range.from.raw).bind(7, loss.range.to.raw);
+  if (auto ok = row->bind(8, wire::to_string(loss.reason)).run(); !ok) return ok;
+  return transaction->commit();
+}
+
+}  // namespace fantail

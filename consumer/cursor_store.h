@@ -1,0 +1,75 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "common/storage/database.h"
+#include "common/storage/state_directory.h"
+#include "consumer/sink.h"
+
+namespace fantail {
+
+/// The consumer's memory: how far each sink has got with each stream, what its outputs look like, which bytes are lost.
+/// SQLite in the state directory; one transaction holds cursors and output lengths together, which is what makes
+/// restarts exact. One thread.
+class CursorStore {
+ public:
+  /// A damaged file is set aside and a fresh one begun; `set_aside` says where the old one is then.
+  static Result<CursorStore> open(const StateDirectory& directory, std::string& set_aside);
+
+  NodeId id() const { return id_; }  ///< of this consumer, for ever
+
+  /// The unique directory name of a node, and the newest stream of it that was known when the program started.
+  struct NodeRow {
+    std::string directory;
+    std::uint64_t known_sequence = 0;
+  };
+  Result<NodeRow> node(NodeId node, const std::string& name);
+
+  std::optional<FileOffset> cursor(const std::string& sink, StreamId stream) const;
+  std::optional<std::uint64_t> output_length(const std::string& sink, const std::string& path) const;
+
+  struct MirrorRow {
+    std::string path;  ///< DIR-relative name of the live mirror of its path
+    std::string file;  ///< DIR-relative name of this stream's mirror
+    std::uint64_t sequence = 0;
+    WallTime first_seen;
+  };
+  std::map<StreamId, MirrorRow> mirrors(const std::string& sink) const;
+  Status save_mirror(const std::string& sink, StreamId stream, const MirrorRow& row);
+
+  struct SinkCheckpoint {
+    std::string sink;
+    std::vector<Checkpoint::Position> positions;
+    std::vector<Checkpoint::Output> outputs;
+  };
+  Status save(const std::vector<SinkCheckpoint>& sinks, const std::map<NodeId, std::uint64_t>& known_sequences);
+
+  struct Loss {
+    StreamMeta stream;
+    ByteRange range;
+    wire::LossReason reason;
+  };
+  Status record_loss(const Loss& loss);
+
+ private:
+  explicit CursorStore(Database database) : database_(std::move(database)) {}
+  static Result<CursorStore> open_file(const std::filesystem::path& path);
+  Status load();
+
+  Database database_;
+  NodeId id_;
+  std::unordered_map<std::string, std::unordered_map<StreamId, FileOffset>> cursors_;
+  std::map<std::pair<std::string, std::string>, std::uint64_t> outputs_;
+  std::map<std::string, std::map<StreamId, MirrorRow>> mirrors_;
+  struct KnownNode {
+    NodeRow row;
+    std::string name;
+  };
+  std::map<NodeId, KnownNode> nodes_;
+};
+
+}  // namespace fantail

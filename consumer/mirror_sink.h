@@ -1,0 +1,65 @@
+#pragma once
+
+#include <list>
+#include <map>
+#include <set>
+#include <string>
+#include <unordered_map>
+
+#include "consumer/cursor_store.h"
+#include "consumer/sink.h"
+
+namespace fantail {
+
+/// DIR/<node>/<path>, byte for byte: every chunk is written at the source's own offset, so writing twice changes
+/// nothing. The newest stream of a path has the plain name, older ones `<path>@<UTC first seen>-<first 8 hex of stream
+/// id>`. Paths come from the wire: they never lead out of DIR, neither by `..` nor through a symbolic link.
+class MirrorSink final : public Sink {
+ public:
+  static Result<std::unique_ptr<MirrorSink>> open(const std::string& directory, CursorStore& store);
+
+  const std::string& key() const override { return key_; }
+  Result<FileOffset> open_stream(const StreamMeta& stream, FileOffset cursor) override;
+  Status write(const StreamMeta& stream, FileOffset offset, std::span<const std::byte> bytes,
+               WallTime read_time) override;
+  Status lose(const StreamMeta& stream, ByteRange range, wire::LossReason reason) override;
+  Status seal(const StreamMeta& stream, FileOffset final_length) override;
+  Status flush(MonoTime) override { return {}; }
+  Checkpoint checkpoint() override;
+  bool drained() const override { return true; }
+
+ private:
+  struct Mirror {
+    CursorStore::MirrorRow row;
+    UniqueFd fd;
+    FileOffset position;
+    std::list<StreamId>::iterator recent;
+    bool is_open = false;
+  };
+  MirrorSink(std::string directory, UniqueFd root, CursorStore& store);
+  Status recover();
+  Result<int> descriptor(StreamId id, Mirror& mirror);
+  Status enter(const StreamMeta& stream);
+  Status make_way(const std::string& path);
+  Status move_mirror(StreamId id, Mirror& mirror, const std::string& to);
+  Result<UniqueFd> parent_of(const std::string& relative, std::string& name);
+  Result<bool> exists(const std::string& relative);
+  Status rename_file(const std::string& from, const std::string& to);
+  void close(Mirror& mirror);
+
+  std::string directory_;
+  std::string key_;
+  UniqueFd root_;
+  CursorStore& store_;
+  std::unordered_map<StreamId, Mirror> mirrors_;
+  std::map<std::string, StreamId> live_;  ///< path → the stream that has the plain name
+  std::list<StreamId> recent_;            ///< open descriptors, latest first
+  std::set<StreamId> dirty_;              ///< written since the last checkpoint
+  std::vector<UniqueFd> closed_dirty_;    ///< of those, descriptors that had to make room
+  bool names_changed_ = false;
+};
+
+/// The path components under which `path` is kept: none of them empty, `.` or `..`, or longer than a name may be.
+std::vector<std::string> safe_components(std::string_view path);
+
+}  // namespace fantail

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/result.h"
+#include "common/base/types.h"
+#include "common/base/unique_fd.h"
+#include "common/wire/messages.h"
+
+namespace fantail {
+
+/// What sinks know of a stream. Lives as long as the consumer.
+struct StreamMeta {
+  StreamId stream;
+  NodeId node;
+  std::string node_name;  ///< as the node calls itself
+  std::string node_dir;   ///< the same made unique and safe as one path component
+  std::string topic;
+  std::string path;  ///< from the wire: hostile
+  std::uint64_t sequence = 0;
+  WallTime first_seen;
+};
+
+/// What a sink has handed to the kernel and now wants on disk, as of one moment.
+struct Checkpoint {
+  struct Position {
+    StreamId stream;
+    FileOffset offset;  ///< everything below is in the output, by whole records
+  };
+  struct Output {
+    std::string path;
+    std::uint64_t length;  ///< a restart cuts the file to this
+  };
+  std::vector<UniqueFd> files;      ///< to fsync
+  UniqueFd filesystem;              ///< to syncfs, when names changed too or there are too many files
+  std::vector<Position> positions;  ///< that moved since the last checkpoint
+  std::vector<Output> outputs;
+};
+
+/// Where streams end up. Each stream arrives in order and without duplicates; after a crash again from the last
+/// checkpoint that was stored. One thread. A write that fails took nothing: the same bytes come again later.
+class Sink {
+ public:
+  virtual ~Sink() = default;
+
+  /// Names the sink in the cursor store: the same after a restart with the same flags.
+  virtual const std::string& key() const = 0;
+
+  /// Delivery of `stream` is to begin at `cursor`. The reference stays valid. Returns where the sink needs it to begin:
+  /// lower than `cursor` when its output was damaged meanwhile.
+  virtual Result<FileOffset> open_stream(const StreamMeta& stream, FileOffset cursor) = 0;
+  virtual Status write(const StreamMeta& stream, FileOffset offset, std::span<const std::byte> bytes,
+                       WallTime read_time) = 0;
+  /// `range` will never come; what follows is behind it.
+  virtual Status lose(const StreamMeta& stream, ByteRange range, wire::LossReason reason) = 0;
+  /// The stream is complete at `final_length`.
+  virtual Status seal(const StreamMeta& stream, FileOffset final_length) = 0;
+
+  /// Called once per turn of the loop: hand what is buffered to the kernel, emit what has waited long enough.
+  virtual Status flush(MonoTime now) = 0;
+  /// After a successful flush. Positions are handed out once; if they could not be made durable the process ends.
+  virtual Checkpoint checkpoint() = 0;
+  /// Nothing is waiting in memory.
+  virtual bool drained() const = 0;
+};
+
+}  // namespace fantail
