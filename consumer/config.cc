@@ -150,6 +150,14 @@ bool ConsumerConfig::durable() const {
          std::any_of(all.begin(), all.end(), [](const Output& o) { return o.kind != Output::Kind::kStdout; });
 }
 
+EpgmConfig ConsumerConfig::multicast() const {
+  EpgmConfig out;
+  out.address = *epgm_address(*resolve_interface(interface), group, port);
+  // Only sizes the receive window (rate x time): room for the fastest publisher there can be.
+  out.rate_kbit_per_s = 2'000'000;
+  return out;
+}
+
 SubscriberConfig ConsumerConfig::subscriber(bool is_durable) const {
   SubscriberConfig out;
   out.interest = interest();

@@ -9,6 +9,7 @@
 #include "common/base/options.h"
 #include "common/stream/stream_subscriber.h"
 #include "common/transport/endpoint.h"
+#include "common/transport/epgm.h"
 #include "consumer/record_format.h"
 
 namespace fantail {
@@ -52,6 +53,7 @@ struct ConsumerConfig {
   Interest interest() const;
   std::vector<std::string> subscriptions() const;
   SubscriberConfig subscriber(bool durable) const;
+  EpgmConfig multicast() const;
   /// Cursors are kept and commits are made.
   bool durable() const;
 };

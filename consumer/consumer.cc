@@ -1,5 +1,6 @@
 #include "consumer/consumer.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +21,7 @@ constexpr Duration kProgressInterval = 500ms;
 constexpr Duration kCheckInterval = 20ms;  // for the end that --once and --idle-exit wait for
 constexpr Duration kLastSync = 30s;        // on the way out
 constexpr Duration kLongestWait = 1s;
+constexpr Duration kWatchInterval = 250ms;
 
 std::string host_name() {
   std::array<char, 256> name{};
@@ -98,11 +100,6 @@ Status Consumer::open_sinks() {
 }
 
 Status Consumer::connect() {
-  auto socket = Subscriber::open(context_, kQueueMessages, config_.subscriptions());
-  if (!socket) return tl::unexpected(socket.error());
-  subscriber_socket_ = std::move(*socket);
-  inlet_ = subscriber_socket_.get();
-
   wire::Peer self;
   self.role = wire::Role::kConsumer;
   self.software = std::string("fantail ") + kVersion;
@@ -119,6 +116,29 @@ Status Consumer::connect() {
   auto control = ControlLink::open(context_, self);
   if (!control) return tl::unexpected(control.error());
   control_ = std::move(*control);
+  if (config_.epgm()) {
+    const EpgmConfig multicast = config_.multicast();
+    auto socket = EpgmSubscriber::open(context_, multicast, kQueueMessages, config_.subscriptions());
+    if (!socket) return tl::unexpected(socket.error());
+    multicast_ = std::move(*socket);
+    inlet_ = multicast_.get();
+    log::info("listening", {{"endpoint", multicast.address}});
+    if (!config_.interface.starts_with("127.") && config_.interface != "lo") {
+      log::warn("multicast is not encrypted: anybody on the network can send and read",
+                {{"endpoint", multicast.address}});
+    }
+  } else if (auto ok = connect_tcp(); !ok) {
+    return ok;
+  }
+  streams_ = std::make_unique<StreamSubscriber>(config_.subscriber(store_.has_value()), *inlet_, *control_, *this);
+  return {};
+}
+
+Status Consumer::connect_tcp() {
+  auto socket = Subscriber::open(context_, kQueueMessages, config_.subscriptions());
+  if (!socket) return tl::unexpected(socket.error());
+  subscriber_socket_ = std::move(*socket);
+  inlet_ = subscriber_socket_.get();
 
   bool bound_control = false;
   for (const Endpoint& endpoint : config_.bind_endpoints()) {
@@ -145,7 +165,6 @@ Status Consumer::connect() {
     if (!peer) return tl::unexpected(peer.error());
     log::info("connecting", {{"endpoint", endpoint.to_string()}});
   }
-  streams_ = std::make_unique<StreamSubscriber>(config_.subscriber(store_.has_value()), *inlet_, *control_, *this);
   return {};
 }
 
@@ -234,7 +253,6 @@ Status Consumer::catch_up(Entry& entry) {
 StreamReceiver::Delivery Consumer::on_data(StreamId stream, FileOffset offset, std::span<const std::byte> bytes,
                                            WallTime read_time) {
   Entry& entry = *entries_.at(stream);
-  if (retry_at_) return Delivery::kBlocked;
   if (waiting_.contains(stream)) {
     if (auto ok = catch_up(entry); !ok) {
       blocked_by(ok.error());
@@ -275,8 +293,30 @@ void Consumer::on_sealed(StreamId stream, FileOffset final_length) {
 void Consumer::on_beacon(const wire::Beacon& beacon) {
   if (!config_.epgm() || beacon.control.empty()) return;
   const auto endpoint = parse_endpoint(beacon.control);
-  if (!endpoint || endpoint->scheme != Endpoint::Scheme::kTcp) return;
-  (void)control_->connect(beacon.control);  // the same address again is the same peer
+  if (!endpoint || endpoint->scheme != Endpoint::Scheme::kTcp || !endpoint->port) return;
+  const auto known = controls_.find(beacon.node);
+  if (known != controls_.end() && known->second.address == beacon.control) return;
+  constexpr std::size_t kMaxNodes = 4096;  // more can only be an attack
+  if (known == controls_.end() && controls_.size() >= kMaxNodes) return;
+  const auto peer = control_->connect(beacon.control);
+  if (!peer) {
+    if (const auto n = blocked_log_.occurred(mono_now())) {
+      log::warn("cannot reach the control link of a node",
+                {{"node", beacon.name}, {"error", peer.error()}, {"count", *n}});
+    }
+    return;
+  }
+  // The node was started anew; what comes up at the new address takes the place of the old.
+  if (known != controls_.end()) control_->disconnect(known->second.peer);
+  controls_[beacon.node] = {beacon.control, *peer};
+}
+
+/// Keeps the relay alive, and replaces one that is wedged.
+void Consumer::watch_multicast(MonoTime now) {
+  RelayProcess& relay = multicast_->relay();
+  relay.turn(now);
+  if (wedge_.wedged(streams_->activity(), relay.started(), now))
+    relay.replace(now, "producers send and nothing arrives");
 }
 
 void Consumer::blocked_by(const Error& error) {
@@ -292,7 +332,7 @@ void Consumer::retry_blocked(MonoTime now) {
   if (now < *retry_at_ && !reader_came_back) return;
   retry_at_.reset();
   for (const StreamId id : std::set(waiting_)) {
-    if (auto ok = catch_up(*entries_.at(id)); !ok) return blocked_by(ok.error());
+    if (auto ok = catch_up(*entries_.at(id)); !ok) blocked_by(ok.error());
   }
   streams_->resume();
 }
@@ -390,6 +430,11 @@ bool Consumer::settle_all(Duration limit) {
   finish();
   if (storing_) store_checkpoint();
   flush(mono_now());
+  while (stdout_ != nullptr && !stdout_->drained() && !stdout_->closed() && mono_now() < until) {
+    pollfd writable{STDOUT_FILENO, POLLOUT, 0};
+    ::poll(&writable, 1, 100);
+    flush(mono_now());
+  }
   begin_sync();
   finish();
   return !worker_.busy() && !storing_ && !failed_;
@@ -401,6 +446,7 @@ bool Consumer::settle_all(Duration limit) {
 std::size_t Consumer::turn(MonoTime now) {
   std::size_t work = control_->turn(now, *streams_);
   work += streams_->turn(now);
+  if (multicast_) watch_multicast(now);
   flush(now);
   if (retry_at_) retry_blocked(now);
   cycle(now);
@@ -415,10 +461,12 @@ void Consumer::wait(MonoTime now, StopSignals& signals) {
   Waiter waiter;
   waiter.add_descriptor(signals.fd());
   waiter.add_descriptor(worker_.fd());
-  waiter.add_socket(subscriber_socket_->native_socket());
+  waiter.add_socket(multicast_ ? multicast_->native_socket() : subscriber_socket_->native_socket());
+  if (multicast_ && multicast_->relay().fd() >= 0) waiter.add_descriptor(multicast_->relay().fd());
   for (void* socket : control_->native_sockets()) waiter.add_socket(socket);
   MonoTime until = std::min(now + kLongestWait, streams_->due(now));
   if (store_) until = std::min(until, next_sync_);
+  if (multicast_) until = std::min({until, multicast_->relay().due(now), now + kWatchInterval});
   if (retry_at_) until = std::min(until, *retry_at_);
   if (stdout_ != nullptr && !stdout_->drained()) until = std::min<MonoTime>(until, now + 5ms);
   if (config_.once || config_.idle_exit > 0s) until = std::min(until, next_check_);
@@ -452,7 +500,8 @@ int Consumer::run(StopSignals& signals) {
     wait(mono_now(), signals);
   }
   if (on_terminal_) log::set_status_line({});
-  if (!failed_ && store_ && !settle_all(kLastSync)) failed_ = true;
+  for (const auto& sink : sinks_) sink->finish();
+  if (!failed_ && !settle_all(kLastSync)) failed_ = true;
   const auto& counters = streams_->counters();
   log::info("consumer ended", {{"bytes", counters.bytes_delivered},
                                {"bytes_fetched", counters.bytes_fetched},

@@ -10,8 +10,10 @@
 #include "common/base/signals.h"
 #include "common/storage/state_directory.h"
 #include "common/stream/stream_subscriber.h"
+#include "common/stream/wedge_detector.h"
 #include "common/transport/broadcast.h"
 #include "common/transport/control_link.h"
+#include "common/transport/epgm.h"
 #include "common/transport/waiter.h"
 #include "consumer/config.h"
 #include "consumer/cursor_store.h"
@@ -45,6 +47,7 @@ class Consumer final : public StreamReceiver {
   Status open_state();
   Status open_sinks();
   Status connect();
+  Status connect_tcp();
 
   std::size_t turn(MonoTime now);
   void wait(MonoTime now, StopSignals& signals);
@@ -52,6 +55,7 @@ class Consumer final : public StreamReceiver {
   void blocked_by(const Error& error);
   void retry_blocked(MonoTime now);
   void flush(MonoTime now);
+  void watch_multicast(MonoTime now);
   void cycle(MonoTime now);
   bool begin_sync();
   bool finish_sync();
@@ -64,7 +68,14 @@ class Consumer final : public StreamReceiver {
   std::optional<StateDirectory> state_;
   std::optional<CursorStore> store_;
   Context context_;
-  std::unique_ptr<Subscriber> subscriber_socket_;
+  std::unique_ptr<Subscriber> subscriber_socket_;  ///< tcp
+  std::unique_ptr<EpgmSubscriber> multicast_;      ///< epgm
+  WedgeDetector wedge_;
+  struct Control {
+    std::string address;
+    PeerId peer;
+  };
+  std::map<NodeId, Control> controls_;  ///< epgm: control links that beacons told of
   BroadcastInlet* inlet_ = nullptr;
   std::unique_ptr<ControlLink> control_;
   std::vector<std::unique_ptr<Sink>> sinks_;

@@ -63,6 +63,8 @@ class Sink {
 
   /// Called once per turn of the loop: hand what is buffered to the kernel, emit what has waited long enough.
   virtual Status flush(MonoTime now) = 0;
+  /// The program ends: emit what only waits for more to come, where leaving it out would lose it.
+  virtual void finish() {}
   /// After a successful flush. Positions are handed out once; if they could not be made durable the process ends.
   virtual Checkpoint checkpoint() = 0;
   /// Nothing is waiting in memory.

@@ -14,6 +14,7 @@ class StdoutSink final : public LineSink {
 
   const std::string& key() const override { return key_; }
   Status flush(MonoTime now) override;
+  void finish() override { emit_overdue_partials(MonoTime::max()); }
   Checkpoint checkpoint() override;
   bool drained() const override { return buffer_.empty(); }
   /// Nobody reads any more (EPIPE).

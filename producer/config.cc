@@ -148,8 +148,18 @@ BroadcastConfig ProducerConfig::broadcast() const {
   BroadcastConfig out;
   out.chunk_bytes = static_cast<std::uint32_t>(chunk_bytes);
   out.rate_bytes_per_s = mbit * 1'000'000 / 8;
+  out.adapt_to_loss = epgm();
   out.patience = patience;
   out.compression = to_compression(compression).value_or(CompressionConfig{});
+  return out;
+}
+
+EpgmConfig ProducerConfig::multicast() const {
+  EpgmConfig out;
+  out.address = *epgm_address(*resolve_interface(interface), group, port);
+  // Half as much again as our own pacing, so that ours decides; libzmq's number overflows beyond two million.
+  const std::uint64_t kbit = broadcast().rate_bytes_per_s * 8 / 1000;
+  out.rate_kbit_per_s = std::min<std::uint64_t>(kbit * 3 / 2, 2'000'000);
   return out;
 }
 

@@ -8,6 +8,7 @@
 #include "common/base/options.h"
 #include "common/stream/broadcaster.h"
 #include "common/transport/endpoint.h"
+#include "common/transport/epgm.h"
 #include "producer/discovery.h"
 #include "producer/tailer.h"
 
@@ -52,6 +53,7 @@ struct ProducerConfig {
   std::vector<Glob> excludes() const;
   std::vector<Endpoint> data_endpoints() const;
   BroadcastConfig broadcast() const;
+  EpgmConfig multicast() const;
   TailerConfig tailer() const;
 };
 

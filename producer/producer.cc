@@ -50,10 +50,6 @@ Result<std::unique_ptr<Producer>> Producer::open(const ProducerConfig& config) {
 }
 
 Status Producer::connect() {
-  auto publisher = Publisher::open(context_, kQueueMessages);
-  if (!publisher) return tl::unexpected(publisher.error());
-  publisher_socket_ = std::move(*publisher);
-
   wire::Peer self;
   self.role = wire::Role::kProducer;
   self.software = std::string("fantail ") + kVersion;
@@ -63,7 +59,31 @@ Status Producer::connect() {
   auto control = ControlLink::open(context_, self);
   if (!control) return tl::unexpected(control.error());
   control_ = std::move(*control);
+  return config_.epgm() ? connect_epgm() : connect_tcp();
+}
 
+BroadcastPort& Producer::broadcast() {
+  if (multicast_) return *multicast_;
+  return *publisher_socket_;
+}
+
+/// Everybody joins the group; the control link is at a port of ours that beacons tell.
+Status Producer::connect_epgm() {
+  auto multicast = EpgmPublisher::open(context_, config_.multicast(), kQueueMessages);
+  if (!multicast) return tl::unexpected(multicast.error());
+  multicast_ = std::move(*multicast);
+  const Endpoint any_port{Endpoint::Scheme::kTcp, *resolve_interface(config_.interface), {}};
+  const auto bound = control_->bind(config_.control.empty() ? any_port : *parse_endpoint(config_.control));
+  if (!bound) return tl::unexpected(bound.error());
+  advertised_ = config_.advertise.empty() ? *bound : config_.advertise;
+  log::info("listening", {{"endpoint", config_.multicast().address}, {"control", *bound}, {"advertised", advertised_}});
+  return {};
+}
+
+Status Producer::connect_tcp() {
+  auto publisher = Publisher::open(context_, kQueueMessages);
+  if (!publisher) return tl::unexpected(publisher.error());
+  publisher_socket_ = std::move(*publisher);
   for (const Endpoint& endpoint : config_.data_endpoints()) {
     Endpoint control_at = control_endpoint(endpoint);
     if (!config_.control.empty()) control_at = *parse_endpoint(config_.control);
@@ -95,7 +115,7 @@ Status Producer::start() {
   publishing.control = advertised_;
   publishing.multicast = config_.epgm();
   publishing.broadcast = config_.broadcast();
-  streams_ = std::make_unique<StreamPublisher>(publishing, *publisher_socket_, *control_, pool_, ledger_, *tailer_);
+  streams_ = std::make_unique<StreamPublisher>(publishing, broadcast(), *control_, pool_, ledger_, *tailer_);
   if (auto ok = tailer_->start(*streams_, mono_now()); !ok) return ok;
   for (std::size_t i = 0; i < config_.files.size() && i < tailer_->matched().size(); ++i) {
     if (tailer_->matched()[i] == 0) log::warn("no file matches yet, waiting for one", {{"path", config_.files[i]}});
@@ -110,6 +130,7 @@ std::size_t Producer::turn(MonoTime now) {
     control_->greet_now();
     streams_->on_subscription();
   }
+  if (multicast_) multicast_->relay().turn(now);
   work += control_->turn(now, *streams_);
   work += streams_->turn(now);
   return work;
@@ -119,15 +140,25 @@ void Producer::wait(MonoTime now, StopSignals& signals) {
   Waiter waiter;
   if (discovery_->fd() >= 0) waiter.add_descriptor(discovery_->fd());
   waiter.add_descriptor(signals.fd());
-  waiter.add_socket(publisher_socket_->native_socket());
+  if (publisher_socket_) waiter.add_socket(publisher_socket_->native_socket());
   for (void* socket : control_->native_sockets()) waiter.add_socket(socket);
-  if (streams_->blocked()) waiter.add_once(publisher_socket_->mailbox_fd());
-  waiter.wait(std::min(kLongestWait, std::min(tailer_->due(), streams_->due(now)) - now));
+  if (streams_->blocked()) waiter.add_once(multicast_ ? multicast_->mailbox_fd() : publisher_socket_->mailbox_fd());
+  MonoTime until = std::min({now + kLongestWait, tailer_->due(), streams_->due(now)});
+  if (multicast_) {
+    until = std::min(until, multicast_->relay().due(now));
+    if (multicast_->relay().fd() >= 0) waiter.add_once(multicast_->relay().fd());
+  }
+  waiter.wait(until - now);
 }
 
 bool Producer::finished(MonoTime now) {
-  if (!stopping_) return config_.once && tailer_->everything_sent() && tailer_->everything_committed();
-  return hurry_ || now - *stopping_ >= config_.drain || (tailer_->everything_sent() && tailer_->everything_committed());
+  const bool sent = tailer_->everything_sent();
+  const bool done = sent && streams_->everybody_knows() && tailer_->everything_committed();
+  if (!stopping_) {
+    if (config_.once && sent) tailer_->seal_for_now();
+    return config_.once && done;
+  }
+  return hurry_ || now - *stopping_ >= config_.drain || done;
 }
 
 int Producer::run(StopSignals& signals) {

@@ -7,6 +7,7 @@
 #include "common/storage/state_directory.h"
 #include "common/transport/broadcast.h"
 #include "common/transport/control_link.h"
+#include "common/transport/epgm.h"
 #include "common/transport/waiter.h"
 #include "producer/config.h"
 #include "producer/registry.h"
@@ -27,6 +28,9 @@ class Producer {
  private:
   explicit Producer(const ProducerConfig& config, StateDirectory state, Registry registry);
   Status connect();
+  Status connect_tcp();
+  Status connect_epgm();
+  BroadcastPort& broadcast();
   Status start();
   std::size_t turn(MonoTime now);
   void wait(MonoTime now, StopSignals& signals);
@@ -38,7 +42,8 @@ class Producer {
   FramePool pool_;
   Registry registry_;
   CommitLedger ledger_;
-  std::unique_ptr<Publisher> publisher_socket_;
+  std::unique_ptr<Publisher> publisher_socket_;  ///< tcp
+  std::unique_ptr<EpgmPublisher> multicast_;     ///< epgm
   std::unique_ptr<ControlLink> control_;
   std::optional<Discovery> discovery_;
   std::unique_ptr<Tailer> tailer_;

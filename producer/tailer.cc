@@ -430,7 +430,6 @@ StreamRecord Tailer::record_of(const Tracked& tracked) const {
   record.fingerprint = tracked.file.fingerprint();
   if (const wire::StreamInfo* info = publisher_->info(record.info.stream)) {
     record.info.head = info->head;
-    record.info.sealed = info->sealed;
   }
   return record;
 }
@@ -458,6 +457,13 @@ bool Tailer::everything_sent() const {
            const wire::StreamInfo* info = publisher_->info(entry.first);
            return info != nullptr && info->sent == info->head;
          });
+}
+
+void Tailer::seal_for_now() {
+  for (const auto& [id, tracked] : tracked_) {
+    const wire::StreamInfo* info = publisher_->info(id);
+    if (info != nullptr && !info->sealed && info->sent == info->head) publisher_->seal(id, info->head, std::nullopt);
+  }
 }
 
 bool Tailer::everything_committed() const {

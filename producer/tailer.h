@@ -51,6 +51,9 @@ class Tailer final : public PublisherEvents {
   bool everything_committed() const;
   /// Everything that is there was handed to the broadcast.
   bool everything_sent() const;
+  /// For a batch: what is sent completely is told to be complete, so that an unfinished last line is taken too. Not
+  /// kept: a later run goes on where files have grown.
+  void seal_for_now();
   std::size_t size() const { return tracked_.size(); }
   /// Files that each selection matched at the last walk.
   const std::vector<std::size_t>& matched() const { return matched_; }

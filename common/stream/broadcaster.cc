@@ -29,7 +29,8 @@ Broadcaster::Broadcaster(BroadcastConfig config, PublishedStreams& streams, Broa
       callbacks_(std::move(callbacks)),
       compressor_(config.compression.level),
       bucket_(config.rate_bytes_per_s, burst_for(config)),
-      patience_(config.patience) {}
+      patience_(config.patience),
+      sizer_(config.chunk_bytes, config.adapt_to_loss) {}
 
 void Broadcaster::enqueue(PublishedStream& stream) {
   if (stream.queued || stream.parked || stream.info.sent >= stream.info.head) return;
@@ -129,8 +130,9 @@ Result<bool> Broadcaster::prepare(PublishedStream& stream) {
   if (stream.source == nullptr) return false;
   const std::uint64_t behind = stream.info.head - stream.info.sent;
   FramePool::Buffer buffer = pool_.take();
-  const auto want =
-      static_cast<std::size_t>(std::min<std::uint64_t>({behind, config_.chunk_bytes, buffer.bytes().size()}));
+  // The wire is what a message must not be too large for, so compressible bytes make a larger chunk.
+  const auto fitting = static_cast<std::uint64_t>(sizer_.bytes() * (compressing() ? ratio_ : 1.0));
+  const auto want = static_cast<std::size_t>(std::min<std::uint64_t>({behind, fitting, config_.chunk_bytes}));
   const auto space = buffer.bytes().first(want);
   const auto n = stream.source->read_at(stream.info.sent, space);
   if (!n) return tl::unexpected(n.error());
@@ -210,6 +212,9 @@ Broadcaster::Step Broadcaster::flush(MonoTime now) {
   patience_.sent(now);
   bucket_.sent(prepared_->wire_bytes);
   policy_.sent(prepared_->chunk.raw_length);
+  sizer_.sent(now);
+  const auto wire = static_cast<double>(prepared_->wire_bytes);
+  ratio_ = 0.9 * ratio_ + 0.1 * static_cast<double>(prepared_->chunk.raw_length) / wire;
   ++counters_.chunks_sent;
   counters_.raw_bytes_sent += prepared_->chunk.raw_length;
   counters_.wire_bytes_sent += prepared_->wire_bytes;

@@ -23,6 +23,7 @@ struct CompressionConfig {
 
 struct BroadcastConfig {
   std::uint32_t chunk_bytes = 256 * 1024;  ///< raw, at most; a live chunk is whatever is there
+  bool adapt_to_loss = false;              ///< smaller messages while receivers report losses
   std::uint64_t rate_bytes_per_s = 0;      ///< pacing; 0: as fast as receivers take it
   Duration patience = 200ms;               ///< how long one full receiver may hold up the others
   CompressionConfig compression;
@@ -60,6 +61,8 @@ class Broadcaster {
   std::size_t turn(MonoTime now);
   /// When to call again although nothing happens: while blocked or paced. Nothing: only for new bytes.
   std::optional<MonoTime> due(MonoTime now);
+  /// A receiver reports that broadcast bytes did not reach it.
+  void reported_loss(MonoTime now) { sizer_.lost(now); }
   bool blocked() const { return prepared_.has_value() && patience_.blocked(); }
   const BroadcastCounters& counters() const { return counters_; }
 
@@ -94,6 +97,8 @@ class Broadcaster {
   TokenBucket bucket_;
   Patience patience_;
   CompressionPolicy policy_;
+  MessageSizer sizer_;
+  double ratio_ = 1;  ///< raw to wire bytes of recent chunks
   BroadcastCounters counters_;
   std::deque<StreamId> order_;
   std::vector<StreamId> parked_;

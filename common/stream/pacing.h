@@ -76,6 +76,42 @@ class Patience {
   std::optional<MonoTime> idle_since_;
 };
 
+/// How large broadcast messages may be where the wire loses packets: a message is lost with any of its packets, so on a
+/// lossy wire small ones get through and on a clean one large ones cost less. Halves on reported loss, doubles while
+/// clean.
+class MessageSizer {
+ public:
+  /// Fixed at `most` unless `adaptive`.
+  MessageSizer(std::uint32_t most, bool adaptive)
+      : most_(most), size_(adaptive ? std::min(most, kFirst) : most), adaptive_(adaptive) {}
+
+  std::uint32_t bytes() const { return size_; }
+  void lost(MonoTime now) {
+    clean_since_ = now;
+    if (!adaptive_ || (shrunk_ && now - *shrunk_ < kReactOncePer)) return;
+    shrunk_ = now;
+    size_ = std::max(kLeast, size_ / 2);
+  }
+  void sent(MonoTime now) {
+    if (!adaptive_ || size_ >= most_) return;
+    if (!clean_since_) clean_since_ = now;
+    if (now - *clean_since_ < kGrowAfter) return;
+    clean_since_ = now;
+    size_ = std::min(most_, size_ * 2);
+  }
+
+ private:
+  static constexpr std::uint32_t kFirst = 8 * 1024;
+  static constexpr std::uint32_t kLeast = 1200;     // one packet of an ordinary Ethernet, headers included
+  static constexpr Duration kReactOncePer = 250ms;  // reports of one burst of losses come spread out
+  static constexpr Duration kGrowAfter = 500ms;
+  std::uint32_t most_;
+  std::uint32_t size_;
+  bool adaptive_;
+  std::optional<MonoTime> clean_since_;
+  std::optional<MonoTime> shrunk_;
+};
+
 /// `auto` compression: none while the wire keeps up; zstd while waiting for the wire costs more than compressing would.
 /// Decides once per window from how much of it was spent blocked and how fast compression was when it was last used.
 class CompressionPolicy {

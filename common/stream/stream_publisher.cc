@@ -8,8 +8,12 @@ namespace fantail {
 namespace {
 
 constexpr std::size_t kStreamsPerMessage = 256;
+constexpr std::size_t kStreamBytesPerMessage = wire::kMaxHeaderBytes / 2;  // long paths make smaller pages
 constexpr std::size_t kHeadsPerMessage = 1024;
 constexpr Duration kHeadsStayInBeacons = 10s;  // later, control links have long told them
+
+/// Room that a description takes in a message, at most.
+std::size_t size_of(const wire::StreamInfo& info) { return 160 + info.path.size() + info.topic.size(); }
 
 }  // namespace
 
@@ -107,12 +111,15 @@ std::size_t StreamPublisher::turn(MonoTime now) {
   return broadcaster_.turn(now) + fetches_.turn(now);
 }
 
+bool StreamPublisher::everybody_knows() const {
+  return std::all_of(sessions_.begin(), sessions_.end(),
+                     [](const auto& s) { return s.second.moved.empty() && s.second.unannounced.empty(); });
+}
+
 MonoTime StreamPublisher::due(MonoTime now) {
   MonoTime at = next_beacon_;
   if (!fetches_.idle()) at = std::min(at, now + 1ms);
-  const bool news = std::any_of(sessions_.begin(), sessions_.end(),
-                                [](const auto& s) { return !s.second.moved.empty() || !s.second.unannounced.empty(); });
-  if (news) at = std::min(at, next_news_);
+  if (!everybody_knows()) at = std::min(at, next_news_);
   if (const auto next = broadcaster_.due(now)) at = std::min(at, *next);
   return at;
 }
@@ -151,9 +158,15 @@ void StreamPublisher::send_beacon(MonoTime now) {
 void StreamPublisher::send_news(PeerId peer, Session& session, bool heads_too) {
   while (!session.unannounced.empty()) {
     wire::Streams news;
+    std::size_t bytes = 0;
     auto it = session.unannounced.begin();
-    for (; it != session.unannounced.end() && news.streams.size() < kStreamsPerMessage; ++it) {
-      if (const PublishedStream* s = streams_.find(*it)) news.streams.push_back(s->info);
+    for (;
+         it != session.unannounced.end() && news.streams.size() < kStreamsPerMessage && bytes < kStreamBytesPerMessage;
+         ++it) {
+      const PublishedStream* s = streams_.find(*it);
+      if (s == nullptr) continue;
+      news.streams.push_back(s->info);
+      bytes += size_of(s->info);
     }
     if (!control_.send(peer, encoder_.streams(news))) return;  // its queue is full: later
     session.unannounced.erase(session.unannounced.begin(), it);
@@ -171,9 +184,11 @@ void StreamPublisher::send_page(PeerId peer, std::uint64_t after) {
   wire::Streams page;
   page.listing = true;
   const auto& all = streams_.by_sequence();
+  std::size_t bytes = 0;
   auto it = all.upper_bound(after);
-  for (; it != all.end() && page.streams.size() < kStreamsPerMessage; ++it) {
+  for (; it != all.end() && page.streams.size() < kStreamsPerMessage && bytes < kStreamBytesPerMessage; ++it) {
     page.streams.push_back(it->second->info);
+    bytes += size_of(it->second->info);
     sessions_.at(peer).unannounced.erase(it->second->info.stream);
   }
   page.more = it != all.end();
@@ -218,7 +233,9 @@ void StreamPublisher::on_control(PeerId peer, wire::Kind kind, std::span<const s
     }
     case wire::Kind::kFetch: {
       const auto m = wire::decode_fetch(body);
-      return m ? fetches_.add(peer, *m) : rejected(m.error());
+      if (!m) return rejected(m.error());
+      if (m->lost) broadcaster_.reported_loss(now_);
+      return fetches_.add(peer, *m);
     }
     case wire::Kind::kCommit: {
       const auto m = wire::decode_commit(body);
@@ -232,7 +249,7 @@ void StreamPublisher::on_control(PeerId peer, wire::Kind kind, std::span<const s
       }
       return;
     }
-    default: return;  // unknown kinds are for newer peers
+    default: ++unknown_kinds_; return;  // of a newer minor version
   }
 }
 

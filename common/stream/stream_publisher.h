@@ -64,8 +64,11 @@ class StreamPublisher final : public ControlEvents {
   MonoTime due(MonoTime now);
   bool blocked() const { return broadcaster_.blocked(); }
 
+  /// Every consumer that is connected was told of every stream and head.
+  bool everybody_knows() const;
   std::size_t consumers() const { return sessions_.size(); }
   const BroadcastCounters& broadcast_counters() const { return broadcaster_.counters(); }
+  std::uint64_t unknown_kinds() const { return unknown_kinds_; }
   const FetchCounters& fetch_counters() const { return fetches_.counters(); }
 
   void on_peer_up(PeerId peer, const wire::Peer& who) override;
@@ -103,6 +106,7 @@ class StreamPublisher final : public ControlEvents {
   MonoTime next_beacon_{};
   MonoTime next_news_{};
   bool unannounced_ = false;
+  std::uint64_t unknown_kinds_ = 0;
   log::Repeated reject_log_;
 };
 

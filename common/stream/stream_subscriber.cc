@@ -39,6 +39,8 @@ struct StreamSubscriber::Assembly {
   FileOffset committed;
   bool sealed = false;
   bool sealed_told = false;
+  bool blocked = false;                       ///< the receiver takes nothing of it now
+  std::optional<FileOffset> first_broadcast;  ///< where the broadcast was joined
   RangeBuffer pending;
   GapDetector detector;
   FileOffset cursor_when_asked;
@@ -80,7 +82,12 @@ std::size_t StreamSubscriber::turn(MonoTime now) {
   std::size_t messages = 0;
   std::size_t bytes = 0;
   BroadcastMessage message;
-  while (messages < kMessagesPerTurn && bytes < kBytesPerTurn && broadcast_.receive(message)) {
+  caught_up_ = false;
+  while (messages < kMessagesPerTurn && bytes < kBytesPerTurn) {
+    if (!broadcast_.receive(message)) {
+      caught_up_ = true;
+      break;
+    }
     ++messages;
     bytes += message.payload.size();
     take_broadcast(message);
@@ -107,7 +114,10 @@ void StreamSubscriber::take_broadcast(BroadcastMessage& message) {
     take_beacon(*beacon, node == nodes_.end() ? nullptr : node->second.get());
     return receiver_.on_beacon(*beacon);
   }
-  if (envelope->kind != wire::Kind::kChunk) return;  // a kind of a newer minor version
+  if (envelope->kind != wire::Kind::kChunk) {
+    ++counters_.unknown_kinds;  // of a newer minor version
+    return;
+  }
   const auto chunk = wire::decode_chunk(envelope->body, message.payload.bytes());
   if (!chunk) return reject(chunk.error());
   ++counters_.chunks_received;
@@ -115,6 +125,7 @@ void StreamSubscriber::take_broadcast(BroadcastMessage& message) {
   if (found != streams_.end()) {
     Assembly& assembly = *found->second;
     assembly.node->activity.broadcast = now_;
+    if (!assembly.first_broadcast) assembly.first_broadcast = chunk->offset;
     assembly.passed = std::max(assembly.passed, chunk->offset);
     take_chunk(assembly, *chunk, std::move(message.payload), false);
     if (gap_of(assembly).range.bytes() > 0) suspects_.insert(assembly.id);
@@ -124,6 +135,7 @@ void StreamSubscriber::take_broadcast(BroadcastMessage& message) {
   if (!orphans) orphans = std::make_unique<Orphans>(Orphans{RangeBuffer(budget_), now_});
   if (orphans->pending.insert(*chunk, std::move(message.payload)) == RangeBuffer::Kept::kNoRoom) {
     ++counters_.dropped_no_room;
+    if (orphans->pending.empty()) orphans_.erase(chunk->stream);
   }
 }
 
@@ -137,7 +149,7 @@ void StreamSubscriber::take_chunk(Assembly& assembly, const wire::Chunk& chunk, 
     counters_.duplicate_bytes += chunk.raw_length;
     return check_sealed(assembly);
   }
-  const bool next = chunk.offset <= assembly.cursor && !blocked_;
+  const bool next = chunk.offset <= assembly.cursor && !assembly.blocked;
   if (next && deliver(assembly, chunk, payload, fetched) == StreamReceiver::Delivery::kTaken) return drain(assembly);
   if (assembly.pending.insert(chunk, std::move(payload)) == RangeBuffer::Kept::kNoRoom) {
     ++counters_.dropped_no_room;
@@ -159,7 +171,8 @@ StreamReceiver::Delivery StreamSubscriber::deliver(Assembly& assembly, const wir
   const std::uint64_t known = assembly.cursor - chunk.offset;
   const auto fresh = raw->subspan(static_cast<std::size_t>(known));
   if (receiver_.on_data(assembly.id, assembly.cursor, fresh, chunk.read_time) == Delivery::kBlocked) {
-    blocked_ = true;
+    assembly.blocked = true;
+    blocked_.insert(assembly.id);
     return Delivery::kBlocked;
   }
   counters_.bytes_delivered += fresh.size();
@@ -171,7 +184,7 @@ StreamReceiver::Delivery StreamSubscriber::deliver(Assembly& assembly, const wir
 }
 
 void StreamSubscriber::drain(Assembly& assembly) {
-  while (!blocked_) {
+  while (!assembly.blocked) {
     auto piece = assembly.pending.take_at(assembly.cursor);
     if (!piece) break;
     if (deliver(assembly, piece->chunk, piece->payload, false) == StreamReceiver::Delivery::kBlocked) {
@@ -188,12 +201,11 @@ void StreamSubscriber::check_sealed(Assembly& assembly) {
 }
 
 void StreamSubscriber::resume() {
-  if (!blocked_) return;
-  blocked_ = false;
-  for (auto& [id, assembly] : streams_) {
-    if (blocked_) return;
-    if (!assembly->pending.empty()) drain(*assembly);
-    heads_changed(*assembly);
+  for (const StreamId id : std::exchange(blocked_, {})) {
+    Assembly& assembly = *streams_.at(id);
+    assembly.blocked = false;
+    drain(assembly);
+    heads_changed(assembly);
   }
 }
 
@@ -210,8 +222,6 @@ void StreamSubscriber::learn(Node& node, const wire::StreamInfo& info, bool news
   if (found != streams_.end()) {
     Assembly& assembly = *found->second;
     if (assembly.node != &node) return;  // somebody else's stream: not for this peer to speak of
-    // Listed after a reconnection: whatever was broadcast meanwhile went by.
-    if (!news) assembly.passed = std::max(assembly.passed, info.sent);
     learn_head({info.stream, info.sent, info.head, info.sealed}, &node);
     return;
   }
@@ -227,7 +237,6 @@ void StreamSubscriber::learn(Node& node, const wire::StreamInfo& info, bool news
   const auto start = receiver_.on_stream(node.view, info, news);
   a.cursor = std::max(start.cursor, info.base);
   a.committed = start.committed;
-  if (!news) a.passed = info.sent;
   if (const auto waiting = orphans_.extract(info.stream); !waiting.empty()) {
     while (const auto first = waiting.mapped()->pending.first()) {
       auto piece = waiting.mapped()->pending.take_at(*first);
@@ -248,7 +257,9 @@ void StreamSubscriber::learn_head(const wire::Head& head, Node* from) {
   if (head.sealed) {
     assembly.sealed = true;
     assembly.head = head.head;
-  } else if (!assembly.sealed) {
+  } else if (!assembly.sealed || head.head > assembly.head) {
+    // A batch producer seals what it has read; a later run may find that the file went on.
+    assembly.sealed = assembly.sealed_told = false;
     assembly.head = std::max(assembly.head, head.head);
   }
   heads_changed(assembly);
@@ -363,10 +374,10 @@ void StreamSubscriber::on_control(PeerId peer, wire::Kind kind, std::span<const 
       if (a == nullptr) return;
       const ByteRange requested = a->detector.in_flight()->range;
       finish(*a);
-      if (m->range.from <= a->cursor && !blocked_) lose(*a, std::min(m->range.to, requested.to), m->reason);
+      if (m->range.from <= a->cursor && !a->blocked) lose(*a, std::min(m->range.to, requested.to), m->reason);
       return;
     }
-    default: return;  // unknown kinds are for newer peers
+    default: ++counters_.unknown_kinds; return;  // of a newer minor version
   }
 }
 
@@ -406,7 +417,6 @@ void StreamSubscriber::repair(MonoTime now) {
   for (auto& [id, node] : nodes_) {
     if (node->peer && node->listing && now - node->list_asked > kListRetry) request_list(*node, node->list_after);
   }
-  if (blocked_) return;
   std::uniform_real_distribution<double> uniform(0, 1);
   for (auto it = suspects_.begin(); it != suspects_.end();) {
     const auto found = streams_.find(*it);
@@ -418,14 +428,17 @@ void StreamSubscriber::repair(MonoTime now) {
     }
     Assembly& assembly = *found->second;
     ++it;
-    if (!assembly.node->peer) continue;
+    if (!assembly.node->peer || assembly.blocked) continue;
+    // What only a head tells of may be in our own queue still.
+    if (!gap.passed && !caught_up_) assembly.detector.progressed(now);
     const auto before = assembly.detector.in_flight();
     const auto range = assembly.detector.due(gap, now, uniform(random_));
     if (before && !assembly.detector.in_flight()) in_flight_bytes_ -= before->range.bytes();
     if (!range) continue;
     if (in_flight_bytes_ > 0 && in_flight_bytes_ + range->bytes() > config_.max_fetch_bytes) continue;
+    const bool lost = assembly.first_broadcast && range->from >= *assembly.first_broadcast;
     const std::uint64_t request = next_request_++;
-    if (!control_.send(*assembly.node->peer, encoder_.fetch({request, assembly.id, *range}))) continue;
+    if (!control_.send(*assembly.node->peer, encoder_.fetch({request, assembly.id, *range, lost}))) continue;
     assembly.detector.asked(request, *range, now);
     assembly.cursor_when_asked = assembly.cursor;
     in_flight_bytes_ += range->bytes();

@@ -48,7 +48,7 @@ class StreamReceiver {
 
   enum class Delivery : std::uint8_t {
     kTaken,
-    kBlocked,  ///< nothing was taken; deliver again after resume()
+    kBlocked,  ///< nothing was taken; this stream waits until resume()
   };
   virtual Delivery on_data(StreamId stream, FileOffset offset, std::span<const std::byte> bytes,
                            WallTime read_time) = 0;
@@ -67,6 +67,7 @@ struct SubscriberCounters {
   std::uint64_t duplicate_bytes = 0;
   std::uint64_t dropped_no_room = 0;  ///< chunks; fetched later
   std::uint64_t rejected = 0;         ///< damaged, hostile or foreign messages
+  std::uint64_t unknown_kinds = 0;
   std::uint64_t fetches = 0;
   std::uint64_t lost_bytes = 0;
 };
@@ -82,9 +83,8 @@ class StreamSubscriber final : public ControlEvents {
   std::size_t turn(MonoTime now);
   MonoTime due(MonoTime now) const;
 
-  /// After kBlocked: the receiver takes bytes again.
+  /// After kBlocked: the receiver may take bytes again.
   void resume();
-  bool blocked() const { return blocked_; }
 
   /// These positions are safe on disk: told to the sources that are connected, and to the others when they are.
   void commit(const std::vector<wire::CommitEntry>& entries);
@@ -146,7 +146,8 @@ class StreamSubscriber final : public ControlEvents {
   std::mt19937_64 random_;
   std::uint64_t next_request_ = 1;
   std::uint64_t in_flight_bytes_ = 0;
-  bool blocked_ = false;
+  std::set<StreamId> blocked_;  ///< streams whose receiver takes nothing now
+  bool caught_up_ = false;      ///< the last turn left nothing in the broadcast's queue
   MonoTime now_{};
   MonoTime next_repair_{};
   log::Repeated reject_log_;

@@ -99,19 +99,7 @@ Status Subscriber::connect(const Endpoint& endpoint) {
 }
 
 bool Subscriber::receive(BroadcastMessage& message) {
-  for (;;) {
-    bool more = false;
-    if (!transport::receive_part(impl_->socket, message.topic, more)) return false;
-    std::size_t parts = 1;
-    while (more) {
-      Frame surplus;
-      Frame& frame = parts == 1 ? message.header : parts == 2 ? message.payload : surplus;
-      if (!transport::receive_part(impl_->socket, frame, more)) break;
-      ++parts;
-    }
-    if (parts == 3) return true;
-    ++malformed_;
-  }
+  return transport::receive_message(impl_->socket, message, malformed_);
 }
 
 void* Subscriber::native_socket() const { return impl_->socket.handle(); }

@@ -43,6 +43,10 @@ class BroadcastInlet {
   /// The next message, without waiting; false when there is none. Messages that do not have three frames are dropped
   /// and counted.
   virtual bool receive(BroadcastMessage& message) = 0;
+  std::uint64_t malformed() const { return malformed_; }
+
+ protected:
+  std::uint64_t malformed_ = 0;
 };
 
 /// PUB side over tcp or ipc: binds or connects, any number of each. One thread.
@@ -82,15 +86,12 @@ class Subscriber final : public BroadcastInlet {
   Status connect(const Endpoint& endpoint);
 
   bool receive(BroadcastMessage& message) override;
-  std::uint64_t malformed() const { return malformed_; }
-
   void* native_socket() const;
 
  private:
   struct Impl;
   explicit Subscriber(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
-  std::uint64_t malformed_ = 0;
 };
 
 }  // namespace fantail

@@ -173,7 +173,9 @@ void ControlLink::handle(Remote& remote, Frame header, Frame payload, MonoTime n
   const auto envelope = wire::open_envelope({}, header.bytes(), payload.bytes());
   if (!envelope) {
     reject(envelope.error(), remote.address, now);
-    if (envelope.error().code == ErrorCode::kUnsupported) {
+    // An Error is never answered, or two versions would send each other refusals without end.
+    const bool is_error = header.size() > 5 && header.bytes()[5] == static_cast<std::byte>(wire::Kind::kError);
+    if (envelope.error().code == ErrorCode::kUnsupported && !is_error) {
       transmit(remote, encoder_.error({wire::ErrorKind::kVersion, envelope.error().context}), Frame());
     }
     return;

@@ -134,7 +134,10 @@ FramePool::Buffer FramePool::take() {
 }
 
 Frame FramePool::to_frame(Buffer&& buffer, std::size_t size) {
-  if (size < kCopyBelow) return Frame::copy_of(buffer.bytes().first(size));
+  if (size < kCopyBelow) {
+    const Buffer done = std::move(buffer);
+    return Frame::copy_of(done.bytes().first(size));
+  }
   Frame frame;
   auto* m = static_cast<zmq_msg_t*>(frame.native());
   zmq_msg_close(m);

@@ -69,4 +69,20 @@ bool receive_part(zmq::socket_t& socket, Frame& frame, bool& more) {
   }
 }
 
+bool receive_message(zmq::socket_t& socket, BroadcastMessage& message, std::uint64_t& malformed) {
+  for (;;) {
+    bool more = false;
+    if (!receive_part(socket, message.topic, more)) return false;
+    std::size_t parts = 1;
+    while (more) {
+      Frame surplus;
+      Frame& frame = parts == 1 ? message.header : parts == 2 ? message.payload : surplus;
+      if (!receive_part(socket, frame, more)) break;
+      ++parts;
+    }
+    if (parts == 3) return true;
+    ++malformed;
+  }
+}
+
 }  // namespace fantail::transport

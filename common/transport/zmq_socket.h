@@ -5,6 +5,7 @@
 #include <zmq.hpp>
 
 #include "common/base/result.h"
+#include "common/transport/broadcast.h"
 #include "common/transport/context.h"
 #include "common/transport/endpoint.h"
 #include "common/transport/frame.h"
@@ -32,5 +33,8 @@ SendResult send_part(zmq::socket_t& socket, Frame& frame, bool more);
 
 /// Receives one part without waiting; false when there is none. `more` tells whether the message goes on.
 bool receive_part(zmq::socket_t& socket, Frame& frame, bool& more);
+
+/// Receives one data message without waiting; those that do not have three parts are dropped and counted.
+bool receive_message(zmq::socket_t& socket, BroadcastMessage& message, std::uint64_t& malformed);
 
 }  // namespace fantail::transport

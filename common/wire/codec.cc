@@ -181,7 +181,7 @@ Bytes Encoder::streams(const Streams& m) {
 Bytes Encoder::fetch(const Fetch& m) {
   auto& b = impl_->fresh();
   const auto stream = pack(m.stream);
-  return impl_->finish(Kind::kFetch, fb::CreateFetch(b, m.request, &stream, m.range.from.raw, m.range.to.raw));
+  return impl_->finish(Kind::kFetch, fb::CreateFetch(b, m.request, &stream, m.range.from.raw, m.range.to.raw, m.lost));
 }
 
 Bytes Encoder::fetch_data(const FetchData& m, Bytes payload) {
@@ -370,7 +370,7 @@ Result<Streams> decode_streams(Bytes body) {
 Result<Fetch> decode_fetch(Bytes body) {
   const auto t = root<fb::Fetch>(body, "Fetch");
   if (!t) return tl::unexpected(t.error());
-  const Fetch m{(*t)->request(), unpack<StreamId>((*t)->stream()), {{(*t)->from()}, {(*t)->to()}}};
+  const Fetch m{(*t)->request(), unpack<StreamId>((*t)->stream()), {{(*t)->from()}, {(*t)->to()}}, (*t)->lost()};
   if (m.range.empty()) return corrupt("Fetch: empty range");
   return m;
 }

@@ -119,6 +119,7 @@ struct Fetch {
   std::uint64_t request = 0;
   StreamId stream;
   ByteRange range;
+  bool lost = false;  ///< was broadcast while the consumer listened
   bool operator==(const Fetch&) const = default;
 };
 
