@@ -64,7 +64,7 @@ void ConsumerConfig::describe(OptionSet& options) {
   options.list("connect", connect, "ADDR", "tcp or ipc: a producer that was started with --bind");
   options.text("interface", interface, "NAME|ADDR", "epgm: the network interface");
   options.text("group", group, "ADDR", "epgm: the multicast group");
-  options.number("port", port, 1, 65534, "N", "epgm: the UDP port; tcp: the port of the default endpoint");
+  options.number("port", port, 1, 65535, "N", "epgm: the UDP port; tcp: the port of the default endpoint");
   options.text("control", control, "ADDR", "where to listen for control links (default: data port + 1)");
   options.group("Repair and state");
   options.milliseconds("repair-after", repair_after,

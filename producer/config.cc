@@ -55,7 +55,7 @@ void ProducerConfig::describe(OptionSet& options) {
   options.flag("bind", bind, "listen on --endpoint instead; consumers connect with --connect");
   options.text("interface", interface, "NAME|ADDR", "epgm: the network interface");
   options.text("group", group, "ADDR", "epgm: the multicast group");
-  options.number("port", port, 1, 65534, "N", "epgm: the UDP port; tcp: the port of the default endpoint");
+  options.number("port", port, 1, 65535, "N", "epgm: the UDP port; tcp: the port of the default endpoint");
   options.text("control", control, "ADDR", "address of the control link (default: data port + 1; epgm: any free port)");
   options.text("advertise", advertise, "ADDR",
                "control address told to consumers, where it differs from the bound one");

@@ -1,5 +1,6 @@
 #include "producer/producer.h"
 
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <array>
@@ -13,6 +14,12 @@ namespace {
 constexpr int kQueueMessages = 32;        // per slow receiver: 8 MiB of full chunks
 constexpr std::size_t kBuffersKept = 48;  // idle buffers for reuse: 12 MiB of full chunks
 constexpr Duration kLongestWait = 1s;
+
+// A file that is written line by line would cost two thread switches per line. As network cards do with interrupts, turns
+// that found only a little are kept this far apart; the first line after a pause is sent at once.
+constexpr Duration kTurnSpacing = 250us;
+constexpr std::uint64_t kLittleBytes = 64 * 1024;
+constexpr Duration kTalkSpacing = 2ms;
 
 std::string host_name() {
   std::array<char, 256> name{};
@@ -126,14 +133,32 @@ Status Producer::start() {
 
 std::size_t Producer::turn(MonoTime now) {
   std::size_t work = tailer_->turn(now);
+  if (!moderated_ || now - talked_ >= kTalkSpacing) talk(now, work);
+  work += streams_->turn(now);
+  return work;
+}
+
+void Producer::talk(MonoTime now, std::size_t& work) {
+  talked_ = now;
   if (publisher_socket_ && publisher_socket_->receive_subscriptions()) {
     control_->greet_now();
     streams_->on_subscription();
   }
   if (multicast_) multicast_->relay().turn(now);
   work += control_->turn(now, *streams_);
-  work += streams_->turn(now);
-  return work;
+}
+
+/// After a turn that found only a little: sleeps until the next one is due and says that it did.
+bool Producer::moderate(MonoTime turn_began) {
+  const std::uint64_t sent = streams_->broadcast_counters().raw_bytes_sent;
+  const bool little = sent != bytes_sent_seen_ && sent - bytes_sent_seen_ < kLittleBytes && streams_->nothing_queued();
+  bytes_sent_seen_ = sent;
+  if (!little) return false;
+  const auto until = (turn_began + kTurnSpacing).time_since_epoch();
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(until);
+  const timespec at{static_cast<time_t>(seconds.count()), static_cast<long>((until - seconds).count())};
+  ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, nullptr);  // woken early by a signal: just a shorter spacing
+  return true;
 }
 
 void Producer::wait(MonoTime now, StopSignals& signals) {
@@ -162,10 +187,11 @@ bool Producer::finished(MonoTime now) {
 }
 
 int Producer::run(StopSignals& signals) {
+  ::prctl(PR_SET_TIMERSLACK, 1000UL);  // ns; the default of 50 us would be a fifth of a turn's spacing
   for (;;) {
     const MonoTime now = mono_now();
     const std::size_t work = turn(now);
-    if (const int arrived = signals.take(); arrived > 0) {
+    if (const int arrived = moderated_ ? 0 : signals.take(); arrived > 0) {
       hurry_ = stopping_.has_value() || arrived > 1;
       if (!stopping_) {
         stopping_ = now;
@@ -174,6 +200,7 @@ int Producer::run(StopSignals& signals) {
     }
     if (work == 0 && finished(now)) break;
     if (hurry_) break;
+    moderated_ = work > 0 && moderate(now);
     if (work == 0) wait(mono_now(), signals);
   }
   tailer_->save_now();

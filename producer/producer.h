@@ -33,7 +33,9 @@ class Producer {
   BroadcastPort& broadcast();
   Status start();
   std::size_t turn(MonoTime now);
+  void talk(MonoTime now, std::size_t& work);
   void wait(MonoTime now, StopSignals& signals);
+  bool moderate(MonoTime turn_began);
   bool finished(MonoTime now);
 
   ProducerConfig config_;
@@ -51,6 +53,9 @@ class Producer {
   InstanceId instance_ = random_id<InstanceId>();
   std::string name_;
   std::string advertised_;
+  bool moderated_ = false;          ///< the last turn was a live one: the sockets need no look at every turn
+  MonoTime talked_{};               ///< when the sockets were looked at
+  std::uint64_t bytes_sent_seen_ = 0;
   std::optional<MonoTime> stopping_;
   bool hurry_ = false;
 };

@@ -63,6 +63,7 @@ class Broadcaster {
   std::optional<MonoTime> due(MonoTime now);
   /// A receiver reports that broadcast bytes did not reach it.
   void reported_loss(MonoTime now) { sizer_.lost(now); }
+  bool idle() const { return !prepared_ && order_.empty(); }
   bool blocked() const { return prepared_.has_value() && patience_.blocked(); }
   const BroadcastCounters& counters() const { return counters_; }
 

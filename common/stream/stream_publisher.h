@@ -63,6 +63,8 @@ class StreamPublisher final : public ControlEvents {
   /// When to call turn() again although nothing happened.
   MonoTime due(MonoTime now);
   bool blocked() const { return broadcaster_.blocked(); }
+  /// Everything known was sent and asked for nothing more.
+  bool nothing_queued() const { return broadcaster_.idle() && fetches_.idle(); }
 
   /// Every consumer that is connected was told of every stream and head.
   bool everybody_knows() const;

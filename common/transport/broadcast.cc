@@ -19,6 +19,8 @@ Result<std::unique_ptr<Publisher>> Publisher::open(Context& context, int queue_m
   auto socket = transport::open_socket(context, zmq::socket_type::xpub, {.send_queue_messages = queue_messages});
   if (!socket) return tl::unexpected(socket.error());
   socket->set(zmq::sockopt::xpub_nodrop, true);
+  // A consumer that is gone keeps no queue and holds up nobody; what it misses it fetches when it is back.
+  socket->set(zmq::sockopt::immediate, true);
   auto impl = std::make_unique<Impl>();
   impl->socket = std::move(*socket);
   return std::unique_ptr<Publisher>(new Publisher(std::move(impl)));

@@ -261,6 +261,7 @@ void ControlLink::beat(MonoTime now, ControlEvents& events) {
       }
       continue;
     }
+    if (greet_now_ && remote->dealer != nullptr) transmit(*remote, encoder_.ping({remote->id.raw}), Frame());
     switch (remote->health.check(now)) {
       case PeerHealth::Verdict::kFine: break;
       case PeerHealth::Verdict::kPing: transmit(*remote, encoder_.ping({remote->id.raw}), Frame()); break;

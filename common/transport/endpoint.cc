@@ -12,7 +12,7 @@
 namespace fantail {
 namespace {
 
-constexpr std::string_view kForms = "tcp://HOST:PORT, tcp://*:PORT or ipc:///PATH";
+constexpr std::string_view kForms = "tcp://HOST:PORT, tcp://*:PORT or ipc:///PATH (multicast: --transport epgm)";
 
 tl::unexpected<Error> bad(std::string_view text, std::string_view why) {
   return fail(ErrorCode::kInvalid,
@@ -80,6 +80,7 @@ Endpoint control_endpoint(const Endpoint& data) {
   if (data.scheme != Endpoint::Scheme::kTcp) {
     control.host += ".control";
   } else if (data.port) {
+    // There is no port after the last one: the one before it then.
     control.port = static_cast<std::uint16_t>(*data.port == 65535 ? 65534 : *data.port + 1);
   }
   return control;

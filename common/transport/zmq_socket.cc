@@ -11,8 +11,8 @@ Result<zmq::socket_t> open_socket(Context& context, zmq::socket_type type, const
     socket.set(zmq::sockopt::sndhwm, options.send_queue_messages);
     socket.set(zmq::sockopt::rcvhwm, options.receive_queue_messages);
     socket.set(zmq::sockopt::maxmsgsize, options.max_message_bytes);
-    socket.set(zmq::sockopt::reconnect_ivl, 50);
-    socket.set(zmq::sockopt::reconnect_ivl_max, 1000);
+    socket.set(zmq::sockopt::reconnect_ivl, 20);
+    socket.set(zmq::sockopt::reconnect_ivl_max, 500);
     socket.set(zmq::sockopt::heartbeat_ivl, 1000);
     socket.set(zmq::sockopt::heartbeat_timeout, 3000);
     return socket;
