@@ -16,6 +16,7 @@ namespace fantail {
 namespace {
 
 constexpr int kQueueMessages = 8;  // per producer: 2 MiB of full chunks; more waits in the kernel and at the producer
+constexpr int kMulticastQueueMessages = 128;  // of all producers together: 32 MiB of full chunks
 constexpr Duration kRetryBlocked = 250ms;
 constexpr Duration kProgressInterval = 500ms;
 constexpr Duration kCheckInterval = 20ms;  // for the end that --once and --idle-exit wait for
@@ -118,7 +119,7 @@ Status Consumer::connect() {
   control_ = std::move(*control);
   if (config_.epgm()) {
     const EpgmConfig multicast = config_.multicast();
-    auto socket = EpgmSubscriber::open(context_, multicast, kQueueMessages, config_.subscriptions());
+    auto socket = EpgmSubscriber::open(context_, multicast, kMulticastQueueMessages, config_.subscriptions());
     if (!socket) return tl::unexpected(socket.error());
     multicast_ = std::move(*socket);
     inlet_ = multicast_.get();
@@ -169,7 +170,6 @@ Status Consumer::connect_tcp() {
 }
 
 // ---- streams into sinks
-// ----------------------------------------------------------------------------------------------
 
 StreamReceiver::Start Consumer::on_stream(const NodeView& node, const wire::StreamInfo& info, bool news) {
   auto entry = std::make_unique<Entry>();
@@ -344,7 +344,6 @@ void Consumer::flush(MonoTime now) {
 }
 
 // ---- commit cycle
-// ----------------------------------------------------------------------------------------------------
 
 /// Takes a checkpoint of every sink and has it made durable. False: nothing to do, or not now.
 bool Consumer::begin_sync() {
@@ -441,7 +440,6 @@ bool Consumer::settle_all(Duration limit) {
 }
 
 // ---- the loop
-// --------------------------------------------------------------------------------------------------------
 
 std::size_t Consumer::turn(MonoTime now) {
   std::size_t work = control_->turn(now, *streams_);

@@ -15,8 +15,8 @@ constexpr int kQueueMessages = 32;        // per slow receiver: 8 MiB of full ch
 constexpr std::size_t kBuffersKept = 48;  // idle buffers for reuse: 12 MiB of full chunks
 constexpr Duration kLongestWait = 1s;
 
-// A file that is written line by line would cost two thread switches per line. As network cards do with interrupts, turns
-// that found only a little are kept this far apart; the first line after a pause is sent at once.
+// A file that is written line by line would cost two thread switches per line. As network cards do with interrupts,
+// turns that found only a little are kept this far apart; the first line after a pause is sent at once.
 constexpr Duration kTurnSpacing = 250us;
 constexpr std::uint64_t kLittleBytes = 64 * 1024;
 constexpr Duration kTalkSpacing = 2ms;

@@ -53,8 +53,8 @@ class Producer {
   InstanceId instance_ = random_id<InstanceId>();
   std::string name_;
   std::string advertised_;
-  bool moderated_ = false;          ///< the last turn was a live one: the sockets need no look at every turn
-  MonoTime talked_{};               ///< when the sockets were looked at
+  bool moderated_ = false;  ///< the last turn was a live one: the sockets need no look at every turn
+  MonoTime talked_{};       ///< when the sockets were looked at
   std::uint64_t bytes_sent_seen_ = 0;
   std::optional<MonoTime> stopping_;
   bool hurry_ = false;

@@ -65,7 +65,6 @@ Tailer::Tracked* Tailer::at_path(const std::string& path) {
 }
 
 // ---- start and turn
-// --------------------------------------------------------------------------------------------------
 
 Status Tailer::start(StreamPublisher& publisher, MonoTime now) {
   publisher_ = &publisher;
@@ -150,7 +149,6 @@ void Tailer::scan(MonoTime now) {
 }
 
 // ---- which file is which stream
-// --------------------------------------------------------------------------------------
 
 void Tailer::look_at(const std::string& path) {
   const auto key = key_of(path);
@@ -334,7 +332,6 @@ void Tailer::give_up(Tracked& tracked, wire::LossReason reason) {
 }
 
 // ---- holds, saving
-// ---------------------------------------------------------------------------------------------------
 
 std::uint64_t Tailer::uncommitted_bytes(const Tracked& tracked) const {
   const wire::StreamInfo* info = publisher_->info(tracked.record.info.stream);
@@ -478,7 +475,6 @@ bool Tailer::everything_committed() const {
 }
 
 // ---- what the publisher tells
-// ----------------------------------------------------------------------------------------
 
 void Tailer::on_broken(StreamId stream, const Error&) {
   if (Tracked* tracked = find(stream); tracked != nullptr && !tracked->record.gone) {

@@ -50,6 +50,7 @@ void Broadcaster::unpark() {
 void Broadcaster::forget(StreamId stream) {
   std::erase(order_, stream);
   std::erase(parked_, stream);
+  std::erase(unreadable_, stream);
   if (prepared_ && prepared_->stream == stream) prepared_.reset();
 }
 
@@ -70,7 +71,11 @@ std::size_t Broadcaster::turn(MonoTime now) {
     if (flush(now) != Step::kSent) return 0;
     ++chunks;
   }
-  if (now < retry_reads_at_) return chunks;
+  if (!unreadable_.empty() && now >= retry_reads_at_) {
+    for (const StreamId id : std::exchange(unreadable_, {})) {
+      if (PublishedStream* stream = streams_.find(id)) enqueue(*stream);
+    }
+  }
   while (budget > 0 && !order_.empty()) {
     PublishedStream* stream = streams_.find(order_.front());
     if (stream == nullptr) {
@@ -98,7 +103,14 @@ std::size_t Broadcaster::turn(MonoTime now) {
         budget -= std::min(budget, done);
       }
     }
-    if (outcome == Step::kWait) return chunks;
+    if (outcome == Step::kWait) {
+      // What waits is prepared_; whoever is next gets the wire after it.
+      if (!order_.empty() && order_.front() == id) {
+        order_.pop_front();
+        order_.push_back(id);
+      }
+      return chunks;
+    }
     if (!order_.empty() && order_.front() == id) order_.pop_front();
     if (stream == nullptr) continue;
     stream->queued = false;
@@ -116,14 +128,21 @@ Broadcaster::Step Broadcaster::step(PublishedStream& stream, MonoTime now) {
       return Step::kNothing;
     }
     ++counters_.read_errors;
-    retry_reads_at_ = now + kReadRetry;
+    retry_later(id, now);
     if (const auto n = read_error_log_.occurred(now)) {
       log::warn("cannot read, will try again",
                 {{"stream", id}, {"path", stream.info.path}, {"error", ready.error()}, {"count", *n}});
     }
     return Step::kNothing;
   }
-  return *ready ? flush(now) : Step::kNothing;
+  if (*ready) return flush(now);
+  if (stream.source != nullptr) retry_later(id, now);  // less was there than its head says
+  return Step::kNothing;
+}
+
+void Broadcaster::retry_later(StreamId stream, MonoTime now) {
+  if (unreadable_.empty()) retry_reads_at_ = now + kReadRetry;
+  if (std::find(unreadable_.begin(), unreadable_.end(), stream) == unreadable_.end()) unreadable_.push_back(stream);
 }
 
 Result<bool> Broadcaster::prepare(PublishedStream& stream) {
@@ -231,8 +250,9 @@ Broadcaster::Step Broadcaster::flush(MonoTime now) {
 
 std::optional<MonoTime> Broadcaster::due(MonoTime now) {
   if (prepared_) return std::max(bucket_.ready_at(now), now + (patience_.blocked() ? kBlockedRetry : Duration::zero()));
-  if (order_.empty()) return std::nullopt;
-  return std::max(now, retry_reads_at_);
+  if (!order_.empty()) return now;
+  if (!unreadable_.empty()) return std::max(now, retry_reads_at_);
+  return std::nullopt;
 }
 
 }  // namespace fantail

@@ -85,6 +85,7 @@ class Broadcaster {
   Step step(PublishedStream& stream, MonoTime now);
   Result<bool> prepare(PublishedStream& stream);
   Step flush(MonoTime now);
+  void retry_later(StreamId stream, MonoTime now);
   void compress_prepared();
   void build_message(Prepared& prepared, Frame payload);
 
@@ -103,6 +104,7 @@ class Broadcaster {
   BroadcastCounters counters_;
   std::deque<StreamId> order_;
   std::vector<StreamId> parked_;
+  std::vector<StreamId> unreadable_;  ///< for now; tried again at retry_reads_at_
   std::optional<Prepared> prepared_;  ///< read, encoded, not yet accepted
   std::optional<MonoTime> waiting_since_;
   log::Repeated read_error_log_;

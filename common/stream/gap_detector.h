@@ -80,6 +80,12 @@ class GapDetector {
       back_off(now);
     }
   }
+  /// Whether the request in flight has to be given up, because its answer stays out; it is forgotten then.
+  bool expired(MonoTime now) {
+    if (!in_flight_ || now - heard_ < timing_.answer_within) return false;
+    in_flight_.reset();
+    return true;
+  }
   /// The request was lost with its peer.
   void abandoned() { in_flight_.reset(); }
 

@@ -88,7 +88,8 @@ void StreamPublisher::remove(StreamId id) {
   recent_.erase(id);
   for (auto& [peer, session] : sessions_) {
     session.unannounced.erase(id);
-    session.moved.erase(id);
+    // The last that is told of it: that it is sealed, and where.
+    if (session.moved.erase(id) > 0) control_.send(peer, encoder_.beacon(beacon_of({id}), {}));
   }
   ledger_.forget_stream(id);
   streams_.remove(id);
@@ -244,8 +245,10 @@ void StreamPublisher::on_control(PeerId peer, wire::Kind kind, std::span<const s
       if (name.empty()) return;  // only durable consumers can promise anything
       for (const auto& entry : m->entries) {
         const PublishedStream* stream = streams_.find(entry.stream);
-        if (stream == nullptr || entry.offset > stream->info.head) continue;
-        if (ledger_.commit(name, entry.stream, entry.offset)) events_.on_commit(name, entry.stream, entry.offset);
+        if (stream == nullptr) continue;
+        // A consumer may have more than a source that restarted with old positions knows of.
+        const FileOffset offset = std::min(entry.offset, stream->info.head);
+        if (ledger_.commit(name, entry.stream, offset)) events_.on_commit(name, entry.stream, offset);
       }
       return;
     }

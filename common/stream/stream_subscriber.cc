@@ -19,13 +19,18 @@ constexpr std::size_t kMaxStreamsPerNode = 4'000'000;  // only an attack has mor
 struct StreamSubscriber::Node {
   NodeView view;
   std::optional<PeerId> peer;
-  std::uint64_t known_sequence = 0;  ///< of the newest stream that was listed
+  std::uint64_t known_sequence = 0;  ///< everything up to here was told of
+  std::uint64_t version = 0;         ///< the greatest that the node announced
+  std::uint64_t list_covers = 0;     ///< the version when the List under way was asked for
+  bool listing_all = false;          ///< that one began at 0
+  std::set<StreamId> listed;         ///< by it, so far
   bool first_listing = true;         ///< of this run: what it tells existed before us
   bool listing = false;              ///< a List is under way
   std::uint64_t list_after = 0;
   MonoTime list_asked{};
   std::vector<StreamId> streams;
   NodeActivity activity;
+  std::set<StreamId> untold;  ///< committed, and the node has not been told
 };
 
 /// One stream being put together.
@@ -75,7 +80,6 @@ StreamSubscriber::Node* StreamSubscriber::node_of(PeerId peer) {
 }
 
 // ---- receiving
-// -------------------------------------------------------------------------------------------------------
 
 std::size_t StreamSubscriber::turn(MonoTime now) {
   now_ = now;
@@ -111,7 +115,7 @@ void StreamSubscriber::take_broadcast(BroadcastMessage& message) {
     const auto beacon = wire::decode_beacon(envelope->body);
     if (!beacon) return reject(beacon.error());
     const auto node = nodes_.find(beacon->node);
-    take_beacon(*beacon, node == nodes_.end() ? nullptr : node->second.get());
+    take_beacon(*beacon, node == nodes_.end() ? nullptr : node->second.get(), true);
     return receiver_.on_beacon(*beacon);
   }
   if (envelope->kind != wire::Kind::kChunk) {
@@ -125,6 +129,7 @@ void StreamSubscriber::take_broadcast(BroadcastMessage& message) {
   if (found != streams_.end()) {
     Assembly& assembly = *found->second;
     assembly.node->activity.broadcast = now_;
+    assembly.node->activity.waiting_since.reset();
     if (!assembly.first_broadcast) assembly.first_broadcast = chunk->offset;
     assembly.passed = std::max(assembly.passed, chunk->offset);
     take_chunk(assembly, *chunk, std::move(message.payload), false);
@@ -214,15 +219,16 @@ void StreamSubscriber::forget_old_orphans(MonoTime now) {
 }
 
 // ---- what sources tell
-// -----------------------------------------------------------------------------------------------
 
-void StreamSubscriber::learn(Node& node, const wire::StreamInfo& info, bool news) {
-  node.known_sequence = std::max(node.known_sequence, info.sequence);
+void StreamSubscriber::learn(Node& node, const wire::StreamInfo& info, bool news, bool listed) {
+  // News may be lost on the way: a hole before it is asked for with the next beacon.
+  if (listed || info.sequence == node.known_sequence + 1)
+    node.known_sequence = std::max(node.known_sequence, info.sequence);
   const auto found = streams_.find(info.stream);
   if (found != streams_.end()) {
     Assembly& assembly = *found->second;
     if (assembly.node != &node) return;  // somebody else's stream: not for this peer to speak of
-    learn_head({info.stream, info.sent, info.head, info.sealed}, &node);
+    learn_head({info.stream, info.sent, info.head, info.sealed}, &node, false);
     return;
   }
   if (!config_.interest.wants(info)) {
@@ -245,19 +251,22 @@ void StreamSubscriber::learn(Node& node, const wire::StreamInfo& info, bool news
       take_chunk(a, piece->chunk, std::move(piece->payload), false);
     }
   }
-  learn_head({info.stream, info.sent, info.head, info.sealed}, &node);
+  learn_head({info.stream, info.sent, info.head, info.sealed}, &node, false);
 }
 
-void StreamSubscriber::learn_head(const wire::Head& head, Node* from) {
+void StreamSubscriber::learn_head(const wire::Head& head, Node* from, bool may_be_late) {
   const auto found = streams_.find(head.stream);
   if (found == streams_.end() || found->second->node != from) return;
   Assembly& assembly = *found->second;
-  if (head.sent > assembly.sent) from->activity.sent_moved = now_;
+  if (head.sent > assembly.sent && head.sent > std::max(assembly.cursor, assembly.passed)) {
+    from->activity.sent_moved = now_;
+    if (!from->activity.waiting_since) from->activity.waiting_since = now_;
+  }
   assembly.sent = std::max(assembly.sent, head.sent);
   if (head.sealed) {
     assembly.sealed = true;
     assembly.head = head.head;
-  } else if (!assembly.sealed || head.head > assembly.head) {
+  } else if (!assembly.sealed || (!may_be_late && head.head > assembly.head)) {
     // A batch producer seals what it has read; a later run may find that the file went on.
     assembly.sealed = assembly.sealed_told = false;
     assembly.head = std::max(assembly.head, head.head);
@@ -270,19 +279,38 @@ void StreamSubscriber::heads_changed(Assembly& assembly) {
   if (!gap_of(assembly).range.empty()) suspects_.insert(assembly.id);
 }
 
-void StreamSubscriber::take_beacon(const wire::Beacon& beacon, Node* from) {
+void StreamSubscriber::take_beacon(const wire::Beacon& beacon, Node* from, bool may_be_late) {
   if (from == nullptr || from->view.id != beacon.node) return;
-  for (const auto& head : beacon.heads) learn_head(head, from);
+  for (const auto& head : beacon.heads) learn_head(head, from, may_be_late);
+  from->version = std::max(from->version, beacon.registry_version);
   if (from->peer && !from->listing && beacon.registry_version > from->known_sequence) {
     request_list(*from, from->known_sequence);
   }
 }
 
 void StreamSubscriber::request_list(Node& node, std::uint64_t after) {
+  if (!node.listing) {
+    node.list_covers = node.version;
+    node.listing_all = after == 0;
+    node.listed.clear();
+  }
   node.listing = true;
   node.list_after = after;
   node.list_asked = now_;
   if (node.peer) control_.send(*node.peer, encoder_.list({after}));  // lost or refused: asked again by repair()
+}
+
+/// What is not listed any more is finished: its source has nothing beyond what it sent.
+void StreamSubscriber::listing_complete(Node& node) {
+  node.listing = false;
+  node.first_listing = false;
+  node.known_sequence = std::max(node.known_sequence, node.list_covers);
+  if (!node.listing_all) return;
+  for (const StreamId id : node.streams) {
+    Assembly& assembly = *streams_.at(id);
+    if (!node.listed.contains(id)) assembly.head = std::max({assembly.cursor, assembly.sent, assembly.passed});
+  }
+  node.listed.clear();
 }
 
 void StreamSubscriber::on_peer_up(PeerId peer, const wire::Peer& who) {
@@ -305,6 +333,7 @@ void StreamSubscriber::on_peer_down(PeerId peer, std::string_view reason) {
   log::info("producer gone", {{"node", node->view.name}, {"reason", reason}});
   node->peer.reset();
   node->listing = false;
+  node->untold.clear();  // told with the next listing
   peers_.erase(peer);
   for (const StreamId id : node->streams) {
     GapDetector& detector = streams_.at(id)->detector;
@@ -334,24 +363,24 @@ void StreamSubscriber::on_control(PeerId peer, wire::Kind kind, std::span<const 
       const auto m = wire::decode_streams(body);
       if (!m) return reject(m.error());
       const bool before_us = m->listing && node->first_listing;
-      std::vector<wire::CommitEntry> again;
       for (const auto& info : m->streams) {
-        learn(*node, info, !before_us);
+        learn(*node, info, !before_us, m->listing);
+        if (node->listing_all) node->listed.insert(info.stream);
         const auto found = streams_.find(info.stream);
-        if (found != streams_.end() && found->second->committed.raw > 0) {
-          again.push_back({info.stream, found->second->committed});
+        if (config_.durable && found != streams_.end() && found->second->node == node &&
+            found->second->committed.raw > 0) {
+          node->untold.insert(info.stream);
         }
       }
-      if (config_.durable && !again.empty()) control_.send(peer, encoder_.commit({again}));
+      tell_commits(*node);
       if (!m->listing) return;
       if (m->more && !m->streams.empty()) return request_list(*node, m->streams.back().sequence);
-      node->listing = false;
-      node->first_listing = false;
+      if (node->listing) listing_complete(*node);
       return;
     }
     case wire::Kind::kBeacon: {
       const auto m = wire::decode_beacon(body);
-      return m ? take_beacon(*m, node) : reject(m.error());
+      return m ? take_beacon(*m, node, false) : reject(m.error());
     }
     case wire::Kind::kFetchData: {
       const auto m = wire::decode_fetch_data(body, payload.bytes());
@@ -399,7 +428,6 @@ void StreamSubscriber::lose(Assembly& assembly, FileOffset to, wire::LossReason 
 }
 
 // ---- repair
-// ----------------------------------------------------------------------------------------------------------
 
 Gap StreamSubscriber::gap_of(const Assembly& assembly) const {
   const FileOffset cursor = assembly.cursor;
@@ -416,13 +444,25 @@ Gap StreamSubscriber::gap_of(const Assembly& assembly) const {
 void StreamSubscriber::repair(MonoTime now) {
   for (auto& [id, node] : nodes_) {
     if (node->peer && node->listing && now - node->list_asked > kListRetry) request_list(*node, node->list_after);
+    tell_commits(*node);
   }
   std::uniform_real_distribution<double> uniform(0, 1);
   for (auto it = suspects_.begin(); it != suspects_.end();) {
     const auto found = streams_.find(*it);
     const Gap gap = found == streams_.end() ? Gap{} : gap_of(*found->second);
     if (gap.range.empty()) {
-      if (found != streams_.end() && !found->second->detector.in_flight()) found->second->detector.due(gap, now, 0);
+      if (found != streams_.end()) {
+        GapDetector& detector = found->second->detector;
+        if (const auto flight = detector.in_flight()) {
+          // The gap has closed by itself, but the request counts until it is answered or given up.
+          if (!detector.expired(now)) {
+            ++it;
+            continue;
+          }
+          in_flight_bytes_ -= flight->range.bytes();
+        }
+        detector.due(gap, now, 0);
+      }
       it = suspects_.erase(it);
       continue;
     }
@@ -447,23 +487,27 @@ void StreamSubscriber::repair(MonoTime now) {
 }
 
 // ---- commits and overview
-// --------------------------------------------------------------------------------------------
 
 void StreamSubscriber::commit(const std::vector<wire::CommitEntry>& entries) {
-  std::map<Node*, std::vector<wire::CommitEntry>> by_node;
   for (const auto& entry : entries) {
     const auto found = streams_.find(entry.stream);
     if (found == streams_.end()) continue;
-    found->second->committed = std::max(found->second->committed, entry.offset);
-    if (config_.durable && found->second->node->peer) by_node[found->second->node].push_back(entry);
+    Assembly& assembly = *found->second;
+    assembly.committed = std::max(assembly.committed, entry.offset);
+    if (config_.durable && assembly.node->peer) assembly.node->untold.insert(entry.stream);
   }
-  for (auto& [node, list] : by_node) {
-    for (std::size_t i = 0; i < list.size(); i += kCommitsPerMessage) {
-      const auto n = std::min(kCommitsPerMessage, list.size() - i);
-      const auto first = list.begin() + static_cast<std::ptrdiff_t>(i);
-      // A commit that does not leave is made good by the next one, or by the next listing.
-      control_.send(*node->peer, encoder_.commit({{first, first + static_cast<std::ptrdiff_t>(n)}}));
+  for (auto& [id, node] : nodes_) tell_commits(*node);
+}
+
+void StreamSubscriber::tell_commits(Node& node) {
+  while (node.peer && !node.untold.empty()) {
+    wire::Commit commit;
+    auto it = node.untold.begin();
+    for (; it != node.untold.end() && commit.entries.size() < kCommitsPerMessage; ++it) {
+      commit.entries.push_back({*it, streams_.at(*it)->committed});
     }
+    if (!control_.send(*node.peer, encoder_.commit(commit))) return;  // its queue is full: later
+    node.untold.erase(node.untold.begin(), it);
   }
 }
 

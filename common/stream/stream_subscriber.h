@@ -97,10 +97,11 @@ class StreamSubscriber final : public ControlEvents {
   };
   Overview overview() const;
   const SubscriberCounters& counters() const { return counters_; }
-  /// The last time that broadcast data of this node arrived, and the last time its control link showed that it sends.
+  /// What tells a multicast that has stopped from one that has nothing to bring.
   struct NodeActivity {
-    std::optional<MonoTime> broadcast;
-    std::optional<MonoTime> sent_moved;
+    std::optional<MonoTime> broadcast;      ///< when data of this node last arrived by it
+    std::optional<MonoTime> sent_moved;     ///< when the node last told of sending something that is not here
+    std::optional<MonoTime> waiting_since;  ///< when it first told of it since `broadcast`
   };
   std::map<NodeId, NodeActivity> activity() const;
 
@@ -116,18 +117,21 @@ class StreamSubscriber final : public ControlEvents {
   void take_chunk(Assembly& assembly, const wire::Chunk& chunk, Frame&& payload, bool fetched);
   StreamReceiver::Delivery deliver(Assembly& assembly, const wire::Chunk& chunk, const Frame& payload, bool fetched);
   void drain(Assembly& assembly);
-  void learn(Node& node, const wire::StreamInfo& info, bool news);
-  void learn_head(const wire::Head& head, Node* from);
+  void learn(Node& node, const wire::StreamInfo& info, bool news, bool listed);
+  void listing_complete(Node& node);
+  /// `may_be_late`: by broadcast, so something newer may have overtaken it.
+  void learn_head(const wire::Head& head, Node* from, bool may_be_late);
   void heads_changed(Assembly& assembly);
   void check_sealed(Assembly& assembly);
   void lose(Assembly& assembly, FileOffset to, wire::LossReason reason);
   Gap gap_of(const Assembly& assembly) const;
   void request_list(Node& node, std::uint64_t after);
+  void tell_commits(Node& node);
   void repair(MonoTime now);
   void forget_old_orphans(MonoTime now);
   void reject(const Error& error);
   Node* node_of(PeerId peer);
-  void take_beacon(const wire::Beacon& beacon, Node* from);
+  void take_beacon(const wire::Beacon& beacon, Node* from, bool may_be_late);
 
   SubscriberConfig config_;
   BroadcastInlet& broadcast_;

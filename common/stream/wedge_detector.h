@@ -20,8 +20,8 @@ class WedgeDetector {
   bool wedged(const Activity& nodes, MonoTime opened, MonoTime now) {
     const bool silent = std::any_of(nodes.begin(), nodes.end(), [&](const auto& entry) {
       const auto& node = entry.second;
-      if (!node.sent_moved || now - *node.sent_moved > kRecent) return false;
-      return now - std::max(node.broadcast.value_or(opened), opened) > kSilence;
+      if (!node.waiting_since || now - *node.sent_moved > kRecent) return false;
+      return now - std::max(*node.waiting_since, opened) > kSilence;
     });
     const bool heard_since_opening = std::any_of(nodes.begin(), nodes.end(), [&](const auto& entry) {
       return entry.second.broadcast && *entry.second.broadcast > opened;

@@ -68,8 +68,8 @@ class ControlLink final : public ControlPort {
   using ControlPort::send;
   bool send(PeerId peer, std::span<const std::byte> header, Frame payload) override;
 
-  /// Something else showed that a peer is there, perhaps a new run of it: greets those that are not up and pings those that
-  /// are, now instead of at the next interval. One that was started anew answers that it does not know us.
+  /// Something else showed that a peer is there, perhaps a new run of it: greets those that are not up and pings those
+  /// that are, now instead of at the next interval. One that was started anew answers that it does not know us.
   void greet_now() { greet_now_ = true; }
 
   /// Receives a bounded number of messages and keeps the heartbeat. Returns how much it did.

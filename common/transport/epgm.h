@@ -13,7 +13,7 @@ namespace fantail {
 struct EpgmConfig {
   std::string address;                      ///< as made by epgm_address
   std::uint64_t rate_kbit_per_s = 300'000;  ///< PGM's own limiter; above our pacing, so that ours decides
-  Duration send_window = 2s;                ///< how long the publisher can repair by PGM
+  Duration send_window = 200ms;             ///< how long the publisher can repair by PGM; costs rate x time of memory
   Duration receive_window = 20ms;           ///< how long a receiver waits for PGM's repair before the hole becomes ours
   int receive_tpdu = 9000;  ///< room for any publisher's packets; smaller ones than it sends mean silence
 };

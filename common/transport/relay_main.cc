@@ -8,6 +8,7 @@
 
 #include <malloc.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -29,19 +30,42 @@ void forward(zmq::socket_t& from, zmq::socket_t& to, zmq::message_t& part) {
   }
 }
 
+/// Keeps what may wait in `socket` near kQueueBytes, whatever the size of messages: libzmq counts messages only.
+class ByteBound {
+ public:
+  explicit ByteBound(zmq::socket_t& socket) : socket_(socket) { socket_.set(zmq::sockopt::sndhwm, messages_); }
+
+  void sent(std::size_t bytes) {
+    mean_ += (static_cast<double>(bytes) - mean_) / 16;
+    const int fitting = std::clamp(static_cast<int>(kQueueBytes / std::max(mean_, 1.0)), kQueueMessages, 16 * 1024);
+    if (fitting > messages_ / 2 && fitting < messages_ * 2) return;
+    messages_ = fitting;
+    socket_.set(zmq::sockopt::sndhwm, messages_);
+  }
+
+ private:
+  static constexpr double kQueueBytes = 16 * 1024 * 1024;
+  zmq::socket_t& socket_;
+  double mean_ = kQueueBytes / kQueueMessages;
+  int messages_ = kQueueMessages;
+};
+
 /// The same, but drops the message when there is no room: the receiver of multicast must never stand still.
-void forward_or_drop(zmq::socket_t& from, zmq::socket_t& to, zmq::message_t& part) {
+void forward_or_drop(zmq::socket_t& from, zmq::socket_t& to, ByteBound& bound, zmq::message_t& part) {
   bool first = true;
   bool dropping = false;
+  std::size_t bytes = 0;
   for (;;) {
     const bool more = part.more();
+    bytes += part.size();
     if (!dropping) {
       const auto flags = (more ? zmq::send_flags::sndmore : zmq::send_flags::none) | zmq::send_flags::dontwait;
       if (!to.send(part, flags)) dropping = first;  // libzmq refuses at the first part or not at all
     }
     first = false;
-    if (!more || !from.recv(part)) return;
+    if (!more || !from.recv(part)) break;
   }
+  bound.sent(bytes);
 }
 
 int send_side(const std::vector<std::string>& arguments) {
@@ -68,9 +92,13 @@ int receive_side(const std::vector<std::string>& arguments) {
   zmq::context_t epgm_context(1);
   zmq::socket_t out(ipc_context, zmq::socket_type::push);
   out.set(zmq::sockopt::linger, 0);
-  out.set(zmq::sockopt::sndhwm, kQueueMessages);
+  ByteBound bound(out);
   zmq::socket_t in(epgm_context, zmq::socket_type::sub);
-  in.set(zmq::sockopt::rcvhwm, kQueueMessages);
+  // No limit: libzmq 4.3.4 aborts in pgm_receiver.cpp:131 when this queue is full and a reader comes back. It stays
+  // short, because the loop below never waits: what finds no room further on is dropped there.
+  in.set(zmq::sockopt::rcvhwm, 0);
+  // The default of 208 KiB is 2 ms of a gigabit: less than a scheduler's turn. The kernel caps it at net.core.rmem_max.
+  in.set(zmq::sockopt::rcvbuf, 8 * 1024 * 1024);
   in.set(zmq::sockopt::maxmsgsize, std::int64_t{2 * 1024 * 1024});
   in.set(zmq::sockopt::rate, std::stoi(arguments[3]));
   in.set(zmq::sockopt::recovery_ivl, std::stoi(arguments[4]));
@@ -80,7 +108,7 @@ int receive_side(const std::vector<std::string>& arguments) {
   in.connect(arguments[2]);
   zmq::message_t part;
   for (;;) {
-    if (in.recv(part)) forward_or_drop(in, out, part);
+    if (in.recv(part)) forward_or_drop(in, out, bound, part);
   }
 }
 
