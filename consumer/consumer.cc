@@ -462,7 +462,7 @@ void Consumer::wait(MonoTime now, StopSignals& signals) {
   waiter.add_socket(multicast_ ? multicast_->native_socket() : subscriber_socket_->native_socket());
   if (multicast_ && multicast_->relay().fd() >= 0) waiter.add_descriptor(multicast_->relay().fd());
   for (void* socket : control_->native_sockets()) waiter.add_socket(socket);
-  MonoTime until = std::min(now + kLongestWait, streams_->due(now));
+  MonoTime until = std::min({now + kLongestWait, streams_->due(now), control_->due()});
   if (store_) until = std::min(until, next_sync_);
   if (multicast_) until = std::min({until, multicast_->relay().due(now), now + kWatchInterval});
   if (retry_at_) until = std::min(until, *retry_at_);

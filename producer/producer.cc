@@ -168,7 +168,7 @@ void Producer::wait(MonoTime now, StopSignals& signals) {
   if (publisher_socket_) waiter.add_socket(publisher_socket_->native_socket());
   for (void* socket : control_->native_sockets()) waiter.add_socket(socket);
   if (streams_->blocked()) waiter.add_once(multicast_ ? multicast_->mailbox_fd() : publisher_socket_->mailbox_fd());
-  MonoTime until = std::min({now + kLongestWait, tailer_->due(), streams_->due(now)});
+  MonoTime until = std::min({now + kLongestWait, tailer_->due(), streams_->due(now), control_->due()});
   if (multicast_) {
     until = std::min(until, multicast_->relay().due(now));
     if (multicast_->relay().fd() >= 0) waiter.add_once(multicast_->relay().fd());

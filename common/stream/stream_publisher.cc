@@ -136,7 +136,8 @@ wire::Beacon StreamPublisher::beacon_of(const std::set<StreamId>& heads) const {
 }
 
 void StreamPublisher::send_beacon(MonoTime now) {
-  next_beacon_ = now + config_.beacon_interval;
+  // Until somebody is there, beacons are what lets consumers find us.
+  next_beacon_ = now + (sessions_.empty() ? config_.beacon_interval / 4 : config_.beacon_interval);
   std::set<StreamId> heads;
   for (auto it = recent_.begin(); it != recent_.end();) {
     const PublishedStream* stream = streams_.find(it->first);

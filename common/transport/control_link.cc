@@ -1,5 +1,7 @@
 #include "common/transport/control_link.h"
 
+#include <algorithm>
+
 #include "common/transport/zmq_socket.h"
 
 namespace fantail {
@@ -7,6 +9,7 @@ namespace {
 
 constexpr std::size_t kMessagesPerTurn = 64;
 constexpr std::size_t kMaxPeers = 4096;
+constexpr Duration kGreetRetry = 20ms;
 constexpr transport::SocketOptions kOptions{.send_queue_messages = 256, .receive_queue_messages = 256};
 
 }  // namespace
@@ -256,8 +259,10 @@ void ControlLink::beat(MonoTime now, ControlEvents& events) {
       if (remote->dealer == nullptr) {
         gone.push_back(id);
       } else if (greet_now_ || now >= remote->next_hello) {
-        remote->next_hello = now + timing_.interval;
-        transmit(*remote, encoder_.hello(self_), Frame());
+        // Refused while the connection is not there yet: soon again.
+        const bool left = transmit(*remote, encoder_.hello(self_), Frame());
+        remote->next_hello = left ? now + timing_.interval : now;
+        if (!left) next_beat_ = std::min<MonoTime>(next_beat_, now + kGreetRetry);
       }
       continue;
     }
