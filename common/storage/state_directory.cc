@@ -15,7 +15,9 @@ namespace fantail {
 
 Result<StateDirectory> StateDirectory::open(const std::filesystem::path& path) {
   std::error_code ec;
-  std::filesystem::create_directories(path, ec);
+  // Positions and paths of files are nobody else's business.
+  if (std::filesystem::create_directories(path, ec))
+    std::filesystem::permissions(path, std::filesystem::perms(0750), ec);
   if (ec) {
     return fail(ErrorCode::kIo,
                 "state directory " + path.string() + ": " + ec.message() + "; choose another with --state-dir");

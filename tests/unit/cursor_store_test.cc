@@ -1,0 +1,131 @@
+#include "consumer/cursor_store.h"
+
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+#include "tests/support/scratch_directory.h"
+
+namespace fantail {
+namespace {
+
+constexpr StreamId kStream{UINT64_MAX, 1};
+
+class CursorStoreTest : public testing::Test {
+ protected:
+  CursorStoreTest() { reopen(); }
+  void reopen() {
+    store.reset();
+    state.reset();
+    state.emplace(*StateDirectory::open(scratch.path()));
+    auto opened = CursorStore::open(*state, set_aside);
+    error = opened ? std::optional<Error>() : opened.error();
+    if (opened) store.emplace(std::move(*opened));
+  }
+
+  test::ScratchDirectory scratch;
+  std::optional<StateDirectory> state;
+  std::optional<CursorStore> store;
+  std::optional<Error> error;
+  std::string set_aside;
+};
+
+TEST_F(CursorStoreTest, TheConsumerKeepsItsId) {
+  const NodeId id = store->id();
+  EXPECT_TRUE(id);
+  reopen();
+  EXPECT_EQ(store->id(), id);
+}
+
+TEST_F(CursorStoreTest, CursorsAndLengthsComeBackTogether) {
+  ASSERT_TRUE(store->save({{"mirror:/a", {{kStream, {100}}}, {}}, {"file:/b", {{kStream, {90}}}, {{"/b", 77}}}}, {}));
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(store->cursor("mirror:/a", kStream), FileOffset{100});
+    EXPECT_EQ(store->cursor("file:/b", kStream), FileOffset{90});
+    EXPECT_EQ(store->output_length("file:/b", "/b"), 77U);
+    EXPECT_EQ(store->cursor("mirror:/other", kStream), std::nullopt);
+    EXPECT_EQ(store->output_length("file:/b", "/c"), std::nullopt);
+    reopen();
+  }
+}
+
+TEST_F(CursorStoreTest, MirrorsComeBack) {
+  const CursorStore::MirrorRow row{"node/log/\xFF", "node/log/\xFF@x", 7, {-1}};
+  ASSERT_TRUE(store->save_mirror("mirror:/a", kStream, row));
+  reopen();
+  const auto mirrors = store->mirrors("mirror:/a");
+  ASSERT_EQ(mirrors.size(), 1U);
+  EXPECT_EQ(mirrors.at(kStream).path, row.path);
+  EXPECT_EQ(mirrors.at(kStream).file, row.file);
+  EXPECT_EQ(mirrors.at(kStream).sequence, 7U);
+  EXPECT_EQ(mirrors.at(kStream).first_seen, WallTime{-1});
+}
+
+TEST_F(CursorStoreTest, ANodeKeepsItsDirectoryWhateverItCallsItselfLater) {
+  EXPECT_EQ(store->node({1, 1}, "host")->directory, "host");
+  reopen();
+  EXPECT_EQ(store->node({1, 1}, "renamed")->directory, "host");
+}
+
+TEST_F(CursorStoreTest, TwoNodesOfOneNameHaveTwoDirectories) {
+  const std::string first = store->node({1, 1}, "host")->directory;
+  const std::string second = store->node({2, 2}, "host")->directory;
+  EXPECT_NE(first, second);
+}
+
+TEST_F(CursorStoreTest, HostileNodeNamesAreOneHarmlessComponent) {
+  std::uint64_t n = 0;
+  for (const char* name : {"", ".", "..", "../../etc", "/", "a/b", ".hidden", "new\nline"}) {
+    const std::string directory = store->node({++n, n}, name)->directory;
+    EXPECT_FALSE(directory.empty());
+    EXPECT_EQ(directory.find_first_of("/\n"), std::string::npos) << directory;
+    EXPECT_NE(directory.front(), '.') << directory;
+  }
+  EXPECT_LE(store->node({++n, n}, std::string(255, 'x'))->directory.size(), 255U);
+  EXPECT_LE(store->node({++n, n}, std::string(255, 'x'))->directory.size(), 255U);
+}
+
+TEST_F(CursorStoreTest, TheNewestKnownStreamOfANodeIsRemembered) {
+  ASSERT_TRUE(store->node({1, 1}, "host"));
+  ASSERT_TRUE(store->save({}, {{NodeId{1, 1}, 42}}));
+  reopen();
+  EXPECT_EQ(store->node({1, 1}, "host")->known_sequence, 42U);
+}
+
+TEST_F(CursorStoreTest, LossesAreKept) {
+  StreamMeta meta;
+  meta.stream = kStream;
+  meta.node_name = "host";
+  meta.path = "/log/a";
+  ASSERT_TRUE(store->record_loss({meta, {{10}, {20}}, wire::LossReason::kDeleted}));
+  store.reset();
+  auto database = Database::open(scratch / "cursors.db");
+  auto rows = database->prepare("SELECT start, stop, path FROM losses");
+  ASSERT_TRUE(rows->step().value());
+  EXPECT_EQ(rows->integer(0), 10);
+  EXPECT_EQ(rows->integer(1), 20);
+  EXPECT_EQ(rows->text(2), "/log/a");
+}
+
+TEST_F(CursorStoreTest, ADamagedFileIsSetAsideAndAFreshOneBegun) {
+  ASSERT_TRUE(store->save({{"s", {{kStream, {100}}}, {}}}, {}));
+  store.reset();
+  std::filesystem::remove(scratch / "cursors.db-wal");
+  test::rewrite(scratch / "cursors.db", std::string(10'000, 'x'));
+  reopen();
+  ASSERT_FALSE(error) << error->context;
+  EXPECT_EQ(test::contents(set_aside), std::string(10'000, 'x'));
+  EXPECT_EQ(store->cursor("s", kStream), std::nullopt);
+}
+
+TEST_F(CursorStoreTest, AnotherSchemaVersionIsRefusedAndLeftAlone) {
+  store.reset();
+  ASSERT_TRUE(Database::open(scratch / "cursors.db")->execute("UPDATE meta SET value='99' WHERE key='schema'"));
+  reopen();
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->code, ErrorCode::kUnsupported);
+  EXPECT_EQ(set_aside, "");
+}
+
+}  // namespace
+}  // namespace fantail

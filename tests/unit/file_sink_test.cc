@@ -1,0 +1,249 @@
+#include "consumer/file_sink.h"
+
+#include <gmock/gmock.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <filesystem>
+#include <list>
+
+#include "common/base/digest.h"
+#include "common/base/log.h"
+#include "tests/support/scratch_directory.h"
+#include "tests/support/seeded.h"
+
+namespace fantail {
+namespace {
+
+/// As long as it lives no file of this process gets longer: writing beyond fails, as on a full disk.
+class FullDisk {
+ public:
+  explicit FullDisk(rlim_t bytes) : before_(::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &limit_);
+    const rlimit full{bytes, limit_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &full);
+  }
+  ~FullDisk() {
+    ::setrlimit(RLIMIT_FSIZE, &limit_);
+    ::signal(SIGXFSZ, before_);
+  }
+  FullDisk(const FullDisk&) = delete;
+  FullDisk& operator=(const FullDisk&) = delete;
+
+ private:
+  rlimit limit_{};
+  void (*before_)(int);
+};
+
+class FileSinkTest : public testing::Test {
+ protected:
+  FileSinkTest() {
+    log::set_up(log::Level::kOff);
+    start();
+  }
+  ~FileSinkTest() override { log::set_up(log::Level::kInfo); }
+
+  void start() {
+    std::string set_aside;
+    state.emplace(*StateDirectory::open(scratch.path() / "state"));
+    store.emplace(*CursorStore::open(*state, set_aside));
+    sink = std::make_unique<FileSink>(*PathTemplate::parse(scratch / name), *RecordFormat::parse(format), *store);
+  }
+  void use(const std::string& file_name, const std::string& record_format = "raw") {
+    name = file_name;
+    format = record_format;
+    restart();
+  }
+  /// The process dies; only what was stored is remembered.
+  void restart() {
+    sink.reset();
+    store.reset();
+    state.reset();
+    start();
+  }
+  void commit() {
+    ASSERT_TRUE(sink->flush({}));
+    ASSERT_TRUE(sink->drained());
+    Checkpoint checkpoint = sink->checkpoint();
+    ASSERT_TRUE(store->save({{sink->key(), checkpoint.positions, checkpoint.outputs}}, {}));
+  }
+  StreamMeta& stream(std::uint64_t n, const std::string& topic = "log") {
+    StreamMeta& meta = metas.emplace_back();
+    meta.stream = {n, n};
+    meta.node_name = meta.node_dir = "host";
+    meta.topic = topic;
+    meta.path = "/log/" + std::to_string(n);
+    return meta;
+  }
+  /// Where it has to go on.
+  std::uint64_t open(const StreamMeta& meta) {
+    return sink->open_stream(meta, store->cursor(sink->key(), meta.stream).value_or(FileOffset{}))->raw;
+  }
+  bool write(const StreamMeta& meta, std::uint64_t offset, std::string_view text, std::int64_t time_ns = 0) {
+    return sink->write(meta, {offset}, as_bytes(text), {time_ns}).has_value();
+  }
+  std::string in(const std::string& file) {
+    EXPECT_TRUE(sink->flush({}));
+    return test::contents(scratch / file);
+  }
+
+  test::ScratchDirectory scratch;
+  std::string name = "out.log";
+  std::string format = "raw";
+  std::optional<StateDirectory> state;
+  std::optional<CursorStore> store;
+  std::unique_ptr<FileSink> sink;
+  std::list<StreamMeta> metas;
+};
+
+TEST_F(FileSinkTest, MergesStreamsByWholeLines) {
+  const StreamMeta& a = stream(1);
+  const StreamMeta& b = stream(2);
+  open(a);
+  open(b);
+  write(a, 0, "a1\na");
+  write(b, 0, "b1\nb");
+  write(a, 4, "2\n");
+  write(b, 4, "2\n");
+  EXPECT_EQ(in("out.log"), "a1\nb1\na2\nb2\n");
+}
+
+TEST_F(FileSinkTest, ARestartCutsTheFileToWhatWasCommittedAndGoesOnThere) {
+  const StreamMeta& a = stream(1);
+  open(a);
+  write(a, 0, "one\ntwo\nthr");
+  commit();
+  write(a, 11, "ee\nfour\n");
+  ASSERT_EQ(in("out.log"), "one\ntwo\nthree\nfour\n");
+  restart();
+  EXPECT_EQ(open(a), 8U) << "the last whole record that was committed";
+  write(a, 8, "three\nfour\n");
+  EXPECT_EQ(in("out.log"), "one\ntwo\nthree\nfour\n");
+}
+
+TEST_F(FileSinkTest, WhatWasInTheFileBeforeStaysThere) {
+  test::append(scratch / "out.log", "before\n");
+  const StreamMeta& a = stream(1);
+  open(a);
+  write(a, 0, "lost\n");
+  EXPECT_EQ(in("out.log"), "before\nlost\n");
+  restart();
+  open(a);
+  write(a, 0, "again\n");
+  EXPECT_EQ(in("out.log"), "before\nagain\n");
+}
+
+TEST_F(FileSinkTest, TheLastLineComesWhenItsStreamIsSealed) {
+  const StreamMeta& a = stream(1);
+  open(a);
+  write(a, 0, "no newline");
+  EXPECT_EQ(in("out.log"), "");
+  ASSERT_TRUE(sink->seal(a, {10}));
+  EXPECT_EQ(in("out.log"), "no newline\n");
+  const Checkpoint checkpoint = sink->checkpoint();
+  ASSERT_EQ(checkpoint.positions.size(), 1U);
+  EXPECT_EQ(checkpoint.positions[0].offset, FileOffset{10});
+}
+
+TEST_F(FileSinkTest, ALossIsWrittenWhereItIs) {
+  const StreamMeta& a = stream(1);
+  open(a);
+  write(a, 0, "one\ntw");
+  ASSERT_TRUE(sink->lose(a, {{6}, {10}}, wire::LossReason::kDeleted));
+  write(a, 10, "ee\n");
+  EXPECT_THAT(in("out.log"), testing::MatchesRegex("one\ntw\n.*bytes 6 to 10 of host:/log/1 are lost.*\nee\n"));
+}
+
+TEST_F(FileSinkTest, ATemplateMakesAFileForEachOfItsValues) {
+  use("{topic}/{node}-{basename}.log");
+  const StreamMeta& a = stream(1, "web");
+  const StreamMeta& b = stream(2, "mail");
+  open(a);
+  open(b);
+  write(a, 0, "a\n");
+  write(b, 0, "b\n");
+  EXPECT_EQ(in("web/host-1.log"), "a\n");
+  EXPECT_EQ(in("mail/host-2.log"), "b\n");
+}
+
+TEST_F(FileSinkTest, ADatedOutputChangesWithTheDayOfTheBytes) {
+  use("{date}.log");
+  const StreamMeta& a = stream(1);
+  open(a);
+  write(a, 0, "one\n", 0);
+  write(a, 4, "two\n", 86'400'000'000'000);
+  EXPECT_EQ(in("1970-01-01.log"), "one\n");
+  EXPECT_EQ(in("1970-01-02.log"), "two\n");
+}
+
+TEST_F(FileSinkTest, MoreOutputsThanDescriptorsAllGetTheirLines) {
+  use("{basename}.log");
+  for (int round = 0; round < 2; ++round) {
+    for (std::uint64_t n = 1; n <= 400; ++n) {
+      const StreamMeta& meta = round == 0 ? stream(n) : *std::next(metas.begin(), static_cast<std::ptrdiff_t>(n - 1));
+      if (round == 0) open(meta);
+      ASSERT_TRUE(write(meta, round == 0 ? 0U : 2U, "x\n"));
+      if (n % 50 == 0) commit();
+    }
+  }
+  for (std::uint64_t n = 1; n <= 400; ++n) ASSERT_EQ(in(std::to_string(n) + ".log"), "x\nx\n") << n;
+}
+
+TEST_F(FileSinkTest, AFullDiskTakesNothingTwiceAndLosesNothing) {
+  for (const std::uint64_t seed : test::seeds(30)) {
+    SCOPED_TRACE(test::replay(seed));
+    test::Chance chance(seed);
+    use("full-" + std::to_string(seed) + ".log");
+    const StreamMeta& a = stream(seed);
+    open(a);
+    test::append(scratch / name, "");
+    std::string all;
+    std::size_t done = 0;
+    std::uint64_t refused = 0;
+    for (int i = 0; i < 200; ++i) {
+      const std::string more = chance.text(chance.between(std::size_t{1}, std::size_t{40'000})) + "\n";
+      all += more;
+      std::optional<FullDisk> full;
+      if (chance.with(0.5))
+        full.emplace(std::filesystem::file_size(scratch / name) + chance.between(std::size_t{0}, std::size_t{5000}));
+      if (write(a, done, std::string_view(all).substr(done))) {
+        done = all.size();
+      } else {
+        ++refused;
+      }
+      if (chance.with(0.3)) (void)sink->flush({});
+    }
+    while (done < all.size()) done = write(a, done, std::string_view(all).substr(done)) ? all.size() : done;
+    EXPECT_EQ(in(name) == all, true);
+    EXPECT_GT(refused, 0U) << "memory is bounded";
+  }
+}
+
+TEST_F(FileSinkTest, WhileSomethingWaitsInMemoryItIsNotDrained) {
+  const StreamMeta& a = stream(1);
+  open(a);
+  write(a, 0, "text\n");
+  EXPECT_FALSE(sink->drained());
+  {
+    const FullDisk full(2);
+    EXPECT_FALSE(sink->flush({}));
+    EXPECT_FALSE(sink->drained());
+  }
+  EXPECT_TRUE(sink->flush({}));
+  EXPECT_TRUE(sink->drained());
+  EXPECT_EQ(in("out.log"), "text\n");
+}
+
+TEST_F(FileSinkTest, AnOutputThatCannotBeOpenedTakesNothing) {
+  test::append(scratch / "file", "");
+  use("file/below.log");
+  const StreamMeta& a = stream(1);
+  open(a);
+  EXPECT_FALSE(write(a, 0, "text\n"));
+  std::filesystem::remove(scratch / "file");
+  EXPECT_TRUE(write(a, 0, "text\n"));
+  EXPECT_EQ(in("file/below.log"), "text\n");
+}
+
+}  // namespace
+}  // namespace fantail

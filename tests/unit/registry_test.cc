@@ -1,0 +1,172 @@
+#include "producer/registry.h"
+
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+#include "common/storage/database.h"
+#include "tests/support/scratch_directory.h"
+
+namespace fantail {
+namespace {
+
+class RegistryTest : public testing::Test {
+ protected:
+  RegistryTest() { reopen(); }
+  void reopen() {
+    registry.reset();
+    state.reset();
+    state.emplace(*StateDirectory::open(scratch.path()));
+    auto opened = Registry::open(*state, set_aside);
+    error = opened ? std::optional<Error>() : opened.error();
+    if (opened) registry.emplace(std::move(*opened));
+  }
+  StreamRecord record(std::uint64_t n) {
+    StreamRecord r;
+    r.info.stream = {UINT64_MAX - n, n};
+    r.info.sequence = registry->next_sequence();
+    r.info.topic = "web/access";
+    r.info.path = "/log/\xFF name " + std::to_string(n);
+    r.info.base = {n};
+    r.info.head = {1000 + n};
+    r.info.first_seen = {-5};
+    r.current_path = r.info.path + ".1";
+    r.key = {UINT64_MAX, UINT64_MAX - n};
+    r.fingerprint = {{500 + n}, 500, UINT64_MAX, UINT64_MAX / 2 + 1};
+    return r;
+  }
+  static std::string told(const StreamRecord& r) {
+    return to_string(r.info.stream) + " " + std::to_string(r.info.sequence) + " " + r.info.topic + " " + r.info.path +
+           " " + r.current_path + " " + std::to_string(r.key.device) + ":" + std::to_string(r.key.inode) + " " +
+           std::to_string(r.info.base.raw) + "," + std::to_string(r.fingerprint.cursor.raw) + "," +
+           std::to_string(r.info.head.raw) + " " + std::to_string(r.fingerprint.head_length) + " " +
+           std::to_string(r.fingerprint.head_digest) + " " + std::to_string(r.fingerprint.tail_digest) + " " +
+           std::to_string(r.info.first_seen.ns) + (r.info.sealed ? " sealed" : "") +
+           (r.gone ? " gone " + std::to_string(static_cast<int>(*r.gone)) : "");
+  }
+  std::vector<std::string> streams() {
+    std::vector<std::string> out;
+    const auto loaded = registry->load_streams();
+    for (const auto& r : loaded.value()) out.push_back(told(r));
+    return out;
+  }
+
+  test::ScratchDirectory scratch;
+  std::optional<StateDirectory> state;
+  std::optional<Registry> registry;
+  std::optional<Error> error;
+  std::string set_aside;
+};
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+TEST_F(RegistryTest, TheNodeKeepsItsId) {
+  const NodeId id = registry->node();
+  EXPECT_TRUE(id);
+  reopen();
+  EXPECT_EQ(registry->node(), id);
+}
+
+TEST_F(RegistryTest, StreamsComeBackAsTheyWere) {
+  const StreamRecord a = record(1);
+  const StreamRecord b = record(2);
+  ASSERT_TRUE(registry->insert({a, b}));
+  reopen();
+  EXPECT_THAT(streams(), ElementsAre(told(a), told(b)));
+}
+
+TEST_F(RegistryTest, WhatChangedIsSavedTogetherWithCommits) {
+  StreamRecord a = record(1);
+  ASSERT_TRUE(registry->insert({a}));
+  a.current_path = "/elsewhere";
+  a.fingerprint = {{999}, 999, 1, 2};
+  a.info.head = {999};
+  a.info.sealed = true;
+  a.gone = wire::LossReason::kUnknown;
+  ASSERT_TRUE(registry->save_consumer("c", {{"web", "mail"}, 1, 3}));
+  ASSERT_TRUE(registry->save({a}, {{"c", a.info.stream, {777}}}));
+  reopen();
+  EXPECT_THAT(streams(), ElementsAre(told(a)));
+  CommitLedger ledger;
+  ASSERT_TRUE(registry->load_consumers(ledger));
+  EXPECT_EQ(ledger.position("c", a.info.stream), FileOffset{777});
+  EXPECT_EQ(ledger.consumers().at("c").interest, (Interest{{"web", "mail"}, 1, 3}));
+  EXPECT_FALSE(ledger.consumers().at("c").connected);
+}
+
+TEST_F(RegistryTest, AConsumerOfAllTopicsStaysOne) {
+  ASSERT_TRUE(registry->save_consumer("c", {}));
+  reopen();
+  CommitLedger ledger;
+  ASSERT_TRUE(registry->load_consumers(ledger));
+  EXPECT_EQ(ledger.consumers().at("c").interest, Interest{});
+}
+
+TEST_F(RegistryTest, ASequenceIsNeverUsedTwiceEvenWhenItsStreamIsForgotten) {
+  const StreamRecord a = record(1);
+  const StreamRecord b = record(2);
+  ASSERT_TRUE(registry->insert({a, b}));
+  ASSERT_TRUE(registry->remove_streams({a.info.stream, b.info.stream}));
+  reopen();
+  EXPECT_THAT(streams(), IsEmpty());
+  EXPECT_EQ(registry->next_sequence(), 3U);
+}
+
+TEST_F(RegistryTest, RemovingAStreamForgetsItsCommits) {
+  const StreamRecord a = record(1);
+  ASSERT_TRUE(registry->insert({a}));
+  ASSERT_TRUE(registry->save_consumer("c", {}));
+  ASSERT_TRUE(registry->save({}, {{"c", a.info.stream, {777}}}));
+  ASSERT_TRUE(registry->remove_streams({a.info.stream}));
+  reopen();
+  CommitLedger ledger;
+  ASSERT_TRUE(registry->load_consumers(ledger));
+  EXPECT_EQ(ledger.position("c", a.info.stream), std::nullopt);
+}
+
+TEST_F(RegistryTest, AForgottenConsumerIsGone) {
+  ASSERT_TRUE(registry->save_consumer("c", {}));
+  ASSERT_TRUE(registry->forget_consumer("c"));
+  reopen();
+  CommitLedger ledger;
+  ASSERT_TRUE(registry->load_consumers(ledger));
+  EXPECT_THAT(ledger.consumers(), IsEmpty());
+}
+
+TEST_F(RegistryTest, OneBadRowOfAnInsertLeavesNoneOfIt) {
+  const StreamRecord a = record(1);
+  ASSERT_TRUE(registry->insert({a}));
+  EXPECT_FALSE(registry->insert({record(2), a}));
+  EXPECT_EQ(streams().size(), 1U);
+  ASSERT_TRUE(registry->insert({record(3)})) << "and it can be used on";
+}
+
+TEST_F(RegistryTest, ADamagedFileIsSetAsideAndAFreshOneBegun) {
+  ASSERT_TRUE(registry->insert({record(1)}));
+  const NodeId before = registry->node();
+  registry.reset();
+  std::filesystem::remove(scratch / "registry.db-wal");
+  test::rewrite(scratch / "registry.db", std::string(10'000, 'x'));
+  reopen();
+  ASSERT_FALSE(error) << error->context;
+  EXPECT_THAT(set_aside, testing::HasSubstr("registry.db.damaged-"));
+  EXPECT_EQ(test::contents(set_aside), std::string(10'000, 'x'));
+  EXPECT_NE(registry->node(), before);
+  EXPECT_THAT(streams(), IsEmpty());
+}
+
+TEST_F(RegistryTest, AnotherSchemaVersionIsRefusedAndLeftAlone) {
+  ASSERT_TRUE(registry->insert({record(1)}));
+  registry.reset();
+  ASSERT_TRUE(Database::open(scratch / "registry.db")->execute("UPDATE meta SET value='99' WHERE key='schema'"));
+  reopen();
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->code, ErrorCode::kUnsupported);
+  EXPECT_THAT(error->context, testing::HasSubstr("99"));
+  EXPECT_EQ(set_aside, "");
+  EXPECT_TRUE(std::filesystem::exists(scratch / "registry.db"));
+}
+
+}  // namespace
+}  // namespace fantail

@@ -1,0 +1,224 @@
+#include "producer/tailed_file.h"
+
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+#include "common/base/digest.h"
+#include "tests/support/scratch_directory.h"
+#include "tests/support/seeded.h"
+
+namespace fantail {
+namespace {
+
+/// A file on disk, and the same read as a stream: read() as the broadcast does, fetch() anywhere.
+class TailedFileTest : public testing::Test {
+ protected:
+  void open() { file.emplace(path, *key_of(path), Fingerprint{}); }
+  /// Reads on from the cursor; "replaced" or another error in words.
+  std::string read(std::size_t most = 1'000'000) {
+    std::string buffer(most, '\0');
+    const FileOffset at = file->fingerprint().cursor;
+    const auto n = file->read_at(at, std::as_writable_bytes(std::span(buffer.data(), buffer.size())));
+    if (!n) return n.error().code == ErrorCode::kReplaced ? "replaced" : "error";
+    buffer.resize(*n);
+    if (*n > 0) file->mark_sent(at + *n, as_bytes(buffer));
+    return buffer;
+  }
+  std::string fetch(std::uint64_t offset, std::size_t bytes) {
+    std::string buffer(bytes, '\0');
+    const auto n = file->read_at({offset}, std::as_writable_bytes(std::span(buffer.data(), buffer.size())));
+    if (!n) return n.error().code == ErrorCode::kReplaced ? "replaced" : "error";
+    buffer.resize(*n);
+    return buffer;
+  }
+  std::string look(bool verify = true) {
+    const auto seen = file->look(verify);
+    if (!seen) return seen.error().code == ErrorCode::kReplaced ? "replaced" : "error";
+    return std::to_string(seen->size) + (seen->deleted ? " deleted" : "");
+  }
+  /// As after a restart: nothing but the fingerprint is known.
+  void restart() {
+    const Fingerprint known = file->fingerprint();
+    const FileKey key = file->key();
+    file.emplace(path, key, known);
+  }
+  void begin_with(const std::string& text) {
+    test::append(path, text);
+    open();
+    ASSERT_EQ(read(), text);
+  }
+
+  test::ScratchDirectory directory;
+  test::Chance chance{1};
+  const std::string path = directory / "a.log";
+  std::optional<TailedFile> file;
+};
+
+TEST_F(TailedFileTest, GrowingIsFollowed) {
+  begin_with("one\n");
+  EXPECT_EQ(read(), "");
+  test::append(path, "two\n");
+  EXPECT_EQ(look(), "8");
+  EXPECT_EQ(read(), "two\n");
+  EXPECT_EQ(fetch(2, 4), "e\ntw");
+}
+
+TEST_F(TailedFileTest, GrowsByAnyPiecesOverRestartsToo) {
+  test::append(path, "");
+  open();
+  std::string all;
+  std::string got;
+  for (int i = 0; i < 200; ++i) {
+    const std::string more = chance.text(chance.between(std::size_t{1}, std::size_t{150}));
+    test::append(path, more);
+    all += more;
+    if (chance.with(0.3)) restart();
+    if (chance.with(0.3)) file->close();
+    got += read(chance.between(std::size_t{1}, std::size_t{200}));
+    ASSERT_EQ(look(), std::to_string(all.size()));
+  }
+  while (got.size() < all.size()) got += read();
+  EXPECT_EQ(got, all);
+}
+
+TEST_F(TailedFileTest, TruncatingIsNoticed) {
+  begin_with(chance.text(1000));
+  test::rewrite(path, "");
+  EXPECT_EQ(look(), "replaced");
+  EXPECT_EQ(read(), "replaced");
+  EXPECT_EQ(fetch(0, 100), "replaced");
+}
+
+TEST_F(TailedFileTest, TruncatingAndRefillingToMoreIsNoticed) {
+  begin_with(chance.text(1000));
+  test::rewrite(path, chance.text(5000));
+  EXPECT_EQ(look(), "replaced");
+  EXPECT_EQ(read(), "replaced");
+  EXPECT_EQ(fetch(0, 100), "replaced");
+}
+
+TEST_F(TailedFileTest, TruncatingAndRefillingToTheSameSizeIsNoticed) {
+  begin_with(chance.text(1000));
+  test::rewrite(path, chance.text(1000));
+  EXPECT_EQ(look(false), "replaced");
+  EXPECT_EQ(fetch(500, 100), "replaced");
+}
+
+TEST_F(TailedFileTest, RewritingTheBeginningInPlaceIsNoticed) {
+  begin_with(chance.text(10'000));
+  test::write_at(path, 0, "x");
+  EXPECT_EQ(look(), "replaced");
+  test::append(path, "more");
+  EXPECT_EQ(read(), "replaced");
+}
+
+TEST_F(TailedFileTest, TheSameBeginningWithAnotherEndIsAnotherIncarnation) {
+  const std::string beginning = chance.text(5000);
+  begin_with(beginning + chance.text(1000));
+  test::rewrite(path, beginning + chance.text(3000));
+  EXPECT_EQ(read(), "replaced");
+}
+
+TEST_F(TailedFileTest, TheSameEndWithAnotherBeginningIsAnotherIncarnation) {
+  const std::string end = chance.text(1000);
+  begin_with(chance.text(500) + end);
+  test::rewrite(path, chance.text(500) + end + "more");
+  EXPECT_EQ(read(), "replaced");
+}
+
+TEST_F(TailedFileTest, AnotherFileUnderTheNameIsNoticedOnceTheOldOneIsNotOpen) {
+  begin_with("one\n");
+  test::append(directory / "new", "two\n");
+  std::filesystem::rename(directory / "new", path);
+  test::append(path, "three\n");
+  EXPECT_EQ(look(), "4 deleted") << "still open: the old file";
+  file->close();
+  EXPECT_EQ(look(), "replaced");
+  EXPECT_EQ(read(), "replaced");
+}
+
+TEST_F(TailedFileTest, ADeletedFileIsReadToItsEndWhileItIsOpen) {
+  begin_with("one\n");
+  test::append(path, "two\n");
+  std::filesystem::remove(path);
+  EXPECT_EQ(look(), "8 deleted");
+  EXPECT_EQ(read(), "two\n");
+  EXPECT_EQ(fetch(0, 8), "one\ntwo\n");
+}
+
+TEST_F(TailedFileTest, AMissingFileIsNotFound) {
+  begin_with("one\n");
+  file->close();
+  std::filesystem::remove(path);
+  const auto seen = file->look(true);
+  ASSERT_FALSE(seen);
+  EXPECT_EQ(seen.error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(TailedFileTest, ARenamedFileIsReadUnderItsNewName) {
+  begin_with("one\n");
+  file->close();
+  std::filesystem::rename(path, directory / "a.log.1");
+  file->set_path(directory / "a.log.1");
+  test::append(directory / "a.log.1", "two\n");
+  EXPECT_EQ(read(), "two\n");
+}
+
+TEST_F(TailedFileTest, ARestartRecognisesItsFileAndNotARewrittenOne) {
+  begin_with(chance.text(3000));
+  restart();
+  EXPECT_EQ(look(), "3000");
+  restart();
+  test::rewrite(path, chance.text(4000));
+  EXPECT_EQ(look(), "replaced");
+  restart();
+  EXPECT_EQ(read(), "replaced");
+}
+
+TEST_F(TailedFileTest, CanBeginAtTheEnd) {
+  test::append(path, chance.text(10'000));
+  open();
+  EXPECT_EQ(file->skip_to_end().value(), FileOffset{10'000});
+  test::append(path, "new\n");
+  EXPECT_EQ(read(), "new\n");
+  test::rewrite(path, chance.text(20'000));
+  EXPECT_EQ(read(), "replaced");
+}
+
+TEST_F(TailedFileTest, WhateverIsDoneToTheFileNoByteOfAnotherIncarnationIsRead) {
+  for (const std::uint64_t seed : test::seeds(300)) {
+    SCOPED_TRACE(test::replay(seed));
+    test::Chance dice(seed);
+    std::string now = dice.text(dice.between(std::size_t{1}, std::size_t{8000}));
+    test::rewrite(path, now);
+    open();
+    std::string got = read(dice.between(std::size_t{1}, std::size_t{9000}));
+    ASSERT_TRUE(now.starts_with(got));
+    const std::string first = now;
+    const std::size_t kind = dice.between(std::size_t{0}, std::size_t{3});
+    const std::string fresh = dice.text(dice.between(std::size_t{1}, std::size_t{12'000}));
+    if (kind == 0) {
+      test::rewrite(path, fresh);
+    } else if (kind == 1) {
+      test::write_at(path, 0, fresh);
+    } else if (kind == 2) {
+      std::filesystem::resize_file(path, dice.between(std::size_t{0}, got.size() - 1));
+      test::append(path, fresh);
+    } else {
+      test::append(path, fresh);
+      now = first + fresh;
+    }
+    if (dice.with(0.5)) restart();
+    const std::string more = read();
+    const bool grown_only = kind == 3;
+    if (grown_only) {
+      EXPECT_EQ(got + more, now);
+    } else if (more != "replaced") {
+      EXPECT_EQ(more, "") << "bytes of another incarnation";
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fantail
