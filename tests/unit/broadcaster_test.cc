@@ -227,6 +227,18 @@ TEST_F(BroadcasterTest, AFullReceiverIsWaitedForWithinPatienceAndThenSkipped) {
   EXPECT_FALSE(broadcaster->blocked());
 }
 
+TEST_F(BroadcasterTest, ALoneSlowReceiverIsWaitedForEachTime) {
+  port.room = 0;
+  file(1, "one");
+  turns(210ms);
+  ASSERT_EQ(port.sent.size(), 1U);
+  grow(1, "two");
+  turns(190ms);
+  EXPECT_EQ(port.sent.size(), 1U);
+  turns(20ms);
+  EXPECT_EQ(sent_of(1), "onetwo");
+}
+
 TEST_F(BroadcasterTest, AStoppedReceiverCostsOthersATenthOfTheTimeAtMost) {
   receivers = 2;
   port.room = 0;  // for ever

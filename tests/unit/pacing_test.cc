@@ -48,7 +48,7 @@ TEST(TokenBucketTest, TellsWhenItWillBeReady) {
 }
 
 TEST(TokenBucketTest, WithoutARateItNeverWaits) {
-  TokenBucket bucket(0, 0);
+  TokenBucket bucket(0, 1);
   bucket.sent(1'000'000'000);
   EXPECT_TRUE(bucket.may_send(kStart));
 }
