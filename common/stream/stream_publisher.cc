@@ -26,7 +26,8 @@ StreamPublisher::StreamPublisher(PublisherConfig config, BroadcastPort& broadcas
       events_(events),
       broadcaster_(config_.broadcast, streams_, broadcast, pool,
                    {.wanted = [this](const PublishedStream& s) { return wanted(s); },
-                    .receivers = [this] { return sessions_.size(); },
+                    // On multicast all consumers share one queue: nobody there can be slower than the others.
+                    .receivers = [this] { return config_.multicast ? 1 : sessions_.size(); },
                     .sent =
                         [this](PublishedStream& s) {
                           changed(s);

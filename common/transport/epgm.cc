@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstdlib>
 
+#include "common/transport/multicast_message.h"
 #include "common/transport/zmq_socket.h"
 
 namespace fantail {
@@ -66,13 +67,12 @@ Result<std::unique_ptr<EpgmPublisher>> EpgmPublisher::open(Context& context, con
 
 BroadcastPort::Outcome EpgmPublisher::send(BroadcastMessage& message, WhenFull when_full) {
   auto& socket = impl_->bridge.socket;
-  if (transport::send_part(socket, message.topic, true) != transport::SendResult::kSent) {
-    // There is only one receiver, the relay: to go on without it is to drop the message.
-    return when_full == WhenFull::kBlock ? Outcome::kBlocked : Outcome::kSent;
+  if ((socket.get(zmq::sockopt::events) & ZMQ_POLLOUT) != 0) {
+    Frame packed = pack_multicast(message);
+    if (transport::send_part(socket, packed, false) == transport::SendResult::kSent) return Outcome::kSent;
   }
-  transport::send_part(socket, message.header, true);
-  transport::send_part(socket, message.payload, false);
-  return Outcome::kSent;
+  // There is only one receiver, the relay: to go on without it is to drop the message.
+  return when_full == WhenFull::kBlock ? Outcome::kBlocked : Outcome::kSent;
 }
 
 RelayProcess& EpgmPublisher::relay() { return impl_->relay; }
@@ -104,7 +104,16 @@ Result<std::unique_ptr<EpgmSubscriber>> EpgmSubscriber::open(Context& context, c
 }
 
 bool EpgmSubscriber::receive(BroadcastMessage& message) {
-  return transport::receive_message(impl_->bridge.socket, message, malformed_);
+  Frame packed;
+  bool more = false;
+  while (transport::receive_part(impl_->bridge.socket, packed, more)) {
+    if (auto unpacked = unpack_multicast(packed)) {
+      message = std::move(*unpacked);
+      return true;
+    }
+    ++malformed_;
+  }
+  return false;
 }
 
 RelayProcess& EpgmSubscriber::relay() { return impl_->relay; }

@@ -3,16 +3,18 @@
 //   fantail-epgm-relay send    IPC EPGM RATE_KBIT WINDOW_MS
 //   fantail-epgm-relay receive IPC EPGM RATE_KBIT WINDOW_MS TPDU PREFIX...
 //
-// It moves whole messages between an ipc socket and a multicast one and decides nothing: no pacing, no repair, no
-// memory.
+// It moves messages, each one part (multicast_message.h), between an ipc socket and a multicast one and decides
+// nothing: no pacing, no repair, no memory.
 
 #include <malloc.h>
 
-#include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 #include <zmq.hpp>
 
@@ -20,53 +22,40 @@ namespace {
 
 constexpr int kQueueMessages = 64;
 
-/// Moves one message whose first part is in `part`. Blocks until it is taken.
-void forward(zmq::socket_t& from, zmq::socket_t& to, zmq::message_t& part) {
-  for (;;) {
-    const bool more = part.more();
-    while (!to.send(part, more ? zmq::send_flags::sndmore : zmq::send_flags::none)) {
-    }
-    if (!more || !from.recv(part)) return;
-  }
-}
-
-/// Keeps what may wait in `socket` near kQueueBytes, whatever the size of messages: libzmq counts messages only.
-class ByteBound {
+/// Sends without waiting while less than kQueueBytes wait in `to`, else drops the message: the receiver of multicast
+/// must never stand still. libzmq's own limit counts messages, whatever their size, and must not be changed while
+/// connected: lowered to less than half, the pipe never opens again (4.3.4: pipe_t::check_hwm waits for a report that
+/// the reader makes only at multiples of the old low-water mark).
+class BoundedSender {
  public:
-  explicit ByteBound(zmq::socket_t& socket) : socket_(socket) { socket_.set(zmq::sockopt::sndhwm, messages_); }
+  explicit BoundedSender(zmq::socket_t& to) : to_(to) { to_.set(zmq::sockopt::sndhwm, 0); }
 
-  void sent(std::size_t bytes) {
-    mean_ += (static_cast<double>(bytes) - mean_) / 16;
-    const int fitting = std::clamp(static_cast<int>(kQueueBytes / std::max(mean_, 1.0)), kQueueMessages, 16 * 1024);
-    if (fitting > messages_ / 2 && fitting < messages_ * 2) return;
-    messages_ = fitting;
-    socket_.set(zmq::sockopt::sndhwm, messages_);
+  void send_or_drop(zmq::message_t&& message) {
+    const std::size_t cost = message.size() + kOverhead;
+    if (waiting_.load(std::memory_order_relaxed) + cost > kQueueBytes) return;
+    waiting_.fetch_add(cost, std::memory_order_relaxed);
+    auto* held = new Held{std::move(message), waiting_};
+    // Given back when libzmq has sent the last byte, on its thread, or at once when it does not take it.
+    zmq::message_t lent(
+        held->message.data(), held->message.size(),
+        [](void*, void* hint) {
+          const std::unique_ptr<Held> done(static_cast<Held*>(hint));
+          done->waiting.fetch_sub(done->message.size() + kOverhead, std::memory_order_relaxed);
+        },
+        held);
+    (void)to_.send(lent, zmq::send_flags::dontwait);
   }
 
  private:
-  static constexpr double kQueueBytes = 16 * 1024 * 1024;
-  zmq::socket_t& socket_;
-  double mean_ = kQueueBytes / kQueueMessages;
-  int messages_ = kQueueMessages;
+  static constexpr std::size_t kQueueBytes = 16 * 1024 * 1024;
+  static constexpr std::size_t kOverhead = 256;  // what libzmq and we keep for each message besides its bytes
+  struct Held {
+    zmq::message_t message;
+    std::atomic<std::size_t>& waiting;
+  };
+  zmq::socket_t& to_;
+  std::atomic<std::size_t> waiting_ = 0;
 };
-
-/// The same, but drops the message when there is no room: the receiver of multicast must never stand still.
-void forward_or_drop(zmq::socket_t& from, zmq::socket_t& to, ByteBound& bound, zmq::message_t& part) {
-  bool first = true;
-  bool dropping = false;
-  std::size_t bytes = 0;
-  for (;;) {
-    const bool more = part.more();
-    bytes += part.size();
-    if (!dropping) {
-      const auto flags = (more ? zmq::send_flags::sndmore : zmq::send_flags::none) | zmq::send_flags::dontwait;
-      if (!to.send(part, flags)) dropping = first;  // libzmq refuses at the first part or not at all
-    }
-    first = false;
-    if (!more || !from.recv(part)) break;
-  }
-  bound.sent(bytes);
-}
 
 int send_side(const std::vector<std::string>& arguments) {
   zmq::context_t ipc_context(1);
@@ -81,9 +70,11 @@ int send_side(const std::vector<std::string>& arguments) {
   out.set(zmq::sockopt::recovery_ivl, std::stoi(arguments[4]));
   out.connect(arguments[2]);
   in.connect(arguments[1]);
-  zmq::message_t part;
+  zmq::message_t message;
   for (;;) {
-    if (in.recv(part)) forward(in, out, part);
+    if (!in.recv(message)) continue;
+    while (!out.send(message, zmq::send_flags::none)) {
+    }
   }
 }
 
@@ -92,7 +83,6 @@ int receive_side(const std::vector<std::string>& arguments) {
   zmq::context_t epgm_context(1);
   zmq::socket_t out(ipc_context, zmq::socket_type::push);
   out.set(zmq::sockopt::linger, 0);
-  ByteBound bound(out);
   zmq::socket_t in(epgm_context, zmq::socket_type::sub);
   // No limit: libzmq 4.3.4 aborts in pgm_receiver.cpp:131 when this queue is full and a reader comes back. It stays
   // short, because the loop below never waits: what finds no room further on is dropped there.
@@ -104,11 +94,12 @@ int receive_side(const std::vector<std::string>& arguments) {
   in.set(zmq::sockopt::recovery_ivl, std::stoi(arguments[4]));
   in.set(zmq::sockopt::multicast_maxtpdu, std::stoi(arguments[5]));
   for (std::size_t i = 6; i < arguments.size(); ++i) in.set(zmq::sockopt::subscribe, arguments[i]);
+  BoundedSender sender(out);
   out.connect(arguments[1]);
   in.connect(arguments[2]);
-  zmq::message_t part;
+  zmq::message_t message;
   for (;;) {
-    if (in.recv(part)) forward_or_drop(in, out, bound, part);
+    if (in.recv(message)) sender.send_or_drop(std::move(message));
   }
 }
 
