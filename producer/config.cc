@@ -156,7 +156,9 @@ BroadcastConfig ProducerConfig::broadcast() const {
 
 EpgmConfig ProducerConfig::multicast() const {
   EpgmConfig out;
-  out.address = *epgm_address(*resolve_interface(interface), group, port);
+  const std::string local = *resolve_interface(interface);
+  out.address = *epgm_address(local, group, port);
+  out.send_tpdu = multicast_packet_bytes(local, out.receive_tpdu);
   // Half as much again as our own pacing, so that ours decides; libzmq's number overflows beyond two million.
   const std::uint64_t kbit = broadcast().rate_bytes_per_s * 8 / 1000;
   out.rate_kbit_per_s = std::min<std::uint64_t>(kbit * 3 / 2, 2'000'000);

@@ -10,6 +10,7 @@ namespace {
 constexpr std::size_t kStreamsPerMessage = 256;
 constexpr std::size_t kStreamBytesPerMessage = wire::kMaxHeaderBytes / 2;  // long paths make smaller pages
 constexpr std::size_t kHeadsPerMessage = 1024;
+constexpr Duration kFirstBeacons = 10ms;         // apart, doubling
 constexpr Duration kHeadsStayInBeacons = 10s;  // later, control links have long told them
 
 /// Room that a description takes in a message, at most.
@@ -137,8 +138,10 @@ wire::Beacon StreamPublisher::beacon_of(const std::set<StreamId>& heads) const {
 }
 
 void StreamPublisher::send_beacon(MonoTime now) {
-  // Until somebody is there, beacons are what lets consumers find us.
-  next_beacon_ = now + (sessions_.empty() ? config_.beacon_interval / 4 : config_.beacon_interval);
+  // Until somebody is there, beacons are what lets consumers find us: soon after a start, and less often as time goes by.
+  lonely_interval_ = sessions_.empty() ? std::clamp(lonely_interval_ * 2, kFirstBeacons, config_.beacon_interval / 4)
+                                       : Duration::zero();
+  next_beacon_ = now + (sessions_.empty() ? lonely_interval_ : config_.beacon_interval);
   std::set<StreamId> heads;
   for (auto it = recent_.begin(); it != recent_.end();) {
     const PublishedStream* stream = streams_.find(it->first);

@@ -106,6 +106,7 @@ class StreamPublisher final : public ControlEvents {
   std::map<StreamId, MonoTime> recent_;  ///< heads for the next broadcast beacons, with the time they moved
   MonoTime now_{};
   MonoTime next_beacon_{};
+  Duration lonely_interval_{};  ///< between beacons while nobody is there
   MonoTime next_news_{};
   bool unannounced_ = false;
   std::uint64_t unknown_kinds_ = 0;

@@ -4,10 +4,16 @@
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstring>
 #include <memory>
+
+#include "common/base/unique_fd.h"
 
 namespace fantail {
 namespace {
@@ -86,6 +92,18 @@ Endpoint control_endpoint(const Endpoint& data) {
   return control;
 }
 
+namespace {
+
+/// 0 where the kernel does not tell.
+int mtu_of(const char* interface) {
+  const UniqueFd any(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::strncpy(request.ifr_name, interface, sizeof(request.ifr_name) - 1);
+  return ::ioctl(any.get(), SIOCGIFMTU, &request) == 0 ? request.ifr_mtu : 0;
+}
+
+}  // namespace
+
 std::vector<NetworkInterface> network_interfaces() {
   ifaddrs* list = nullptr;
   if (::getifaddrs(&list) != 0) return {};
@@ -96,7 +114,7 @@ std::vector<NetworkInterface> network_interfaces() {
     std::array<char, INET_ADDRSTRLEN> text{};
     const auto* address = reinterpret_cast<const sockaddr_in*>(i->ifa_addr);
     ::inet_ntop(AF_INET, &address->sin_addr, text.data(), text.size());
-    out.push_back({i->ifa_name, text.data()});
+    out.push_back({i->ifa_name, text.data(), mtu_of(i->ifa_name)});
   }
   return out;
 }
@@ -110,6 +128,15 @@ Result<std::string> resolve_interface(std::string_view name_or_address) {
   }
   return fail(ErrorCode::kInvalid,
               "interface '" + std::string(name_or_address) + "' has no IPv4 address here; there are: " + known);
+}
+
+int multicast_packet_bytes(std::string_view interface_address, int most) {
+  constexpr int kEthernet = 1500;
+  constexpr int kLeast = 576;  // what every IPv4 host must take
+  for (const auto& i : network_interfaces()) {
+    if (i.address == interface_address && i.mtu > 0) return std::clamp(i.mtu, kLeast, most);
+  }
+  return kEthernet;
 }
 
 Result<std::string> epgm_address(std::string_view interface_address, std::string_view group, std::uint16_t port) {

@@ -32,6 +32,7 @@ Endpoint control_endpoint(const Endpoint& data);
 struct NetworkInterface {
   std::string name;
   std::string address;  ///< IPv4, dotted
+  int mtu = 0;          ///< bytes of the largest packet; 0 where the kernel does not tell
 };
 
 /// Every IPv4 address of every interface that is up.
@@ -40,6 +41,10 @@ std::vector<NetworkInterface> network_interfaces();
 /// The IPv4 address of an interface given by name or by address. kInvalid lists those that exist. libzmq aborts the
 /// process on an interface that cannot be resolved, so every epgm address goes through here first.
 Result<std::string> resolve_interface(std::string_view name_or_address);
+
+/// The largest packet, in bytes, that multicast should send on the interface with this address: what that takes in one
+/// piece, at most `most`. Larger ones would be cut by IP, and lost with any of the pieces.
+int multicast_packet_bytes(std::string_view interface_address, int most);
 
 /// "epgm://ADDRESS;GROUP:PORT" of a resolved interface. kInvalid when the group is no IPv4 multicast address.
 Result<std::string> epgm_address(std::string_view interface_address, std::string_view group, std::uint16_t port);

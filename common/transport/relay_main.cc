@@ -1,6 +1,6 @@
 // fantail-epgm-relay: the process in which the epgm sockets of one fantail program live. Started by RelayProcess only.
 //
-//   fantail-epgm-relay send    IPC EPGM RATE_KBIT WINDOW_MS
+//   fantail-epgm-relay send    IPC EPGM RATE_KBIT WINDOW_MS TPDU
 //   fantail-epgm-relay receive IPC EPGM RATE_KBIT WINDOW_MS TPDU PREFIX...
 //
 // It moves messages, each one part (multicast_message.h), between an ipc socket and a multicast one and decides
@@ -20,7 +20,7 @@
 
 namespace {
 
-constexpr int kQueueMessages = 64;
+constexpr int kQueueMessages = 8;  // each way, on their way to the wire: PGM itself keeps what it has sent
 
 /// Sends without waiting while less than kQueueBytes wait in `to`, else drops the message: the receiver of multicast
 /// must never stand still. libzmq's own limit counts messages, whatever their size, and must not be changed while
@@ -61,13 +61,14 @@ int send_side(const std::vector<std::string>& arguments) {
   zmq::context_t ipc_context(1);
   zmq::context_t epgm_context(1);
   zmq::socket_t in(ipc_context, zmq::socket_type::pull);
-  in.set(zmq::sockopt::rcvhwm, 16);
+  in.set(zmq::sockopt::rcvhwm, kQueueMessages);
   zmq::socket_t out(epgm_context, zmq::socket_type::xpub);
   out.set(zmq::sockopt::linger, 0);
   out.set(zmq::sockopt::sndhwm, kQueueMessages);
   out.set(zmq::sockopt::xpub_nodrop, true);  // back-pressure instead of silent loss; POLLOUT would always be true
   out.set(zmq::sockopt::rate, std::stoi(arguments[3]));
   out.set(zmq::sockopt::recovery_ivl, std::stoi(arguments[4]));
+  out.set(zmq::sockopt::multicast_maxtpdu, std::stoi(arguments[5]));
   out.connect(arguments[2]);
   in.connect(arguments[1]);
   zmq::message_t message;
@@ -111,7 +112,7 @@ int main(int argc, char** argv) {
   mallopt(M_TRIM_THRESHOLD, 8 * 1024 * 1024);
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   try {
-    if (arguments.size() == 5 && arguments[0] == "send") return send_side(arguments);
+    if (arguments.size() == 6 && arguments[0] == "send") return send_side(arguments);
     if (arguments.size() >= 6 && arguments[0] == "receive") return receive_side(arguments);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "fantail-epgm-relay: %s %s: %s\n", arguments[0].c_str(), arguments[2].c_str(), e.what());
