@@ -22,6 +22,8 @@ constexpr Duration kProgressInterval = 500ms;
 constexpr Duration kCheckInterval = 20ms;  // for the end that --once and --idle-exit wait for
 constexpr Duration kLastSync = 30s;        // on the way out
 constexpr Duration kLongestWait = 1s;
+constexpr Duration kTalkSpacing =
+    2ms;  // while lines come one by one, control links and signals are not looked at for each
 constexpr Duration kWatchInterval = 250ms;
 
 std::string host_name() {
@@ -441,8 +443,8 @@ bool Consumer::settle_all(Duration limit) {
 
 // ---- the loop
 
-std::size_t Consumer::turn(MonoTime now) {
-  std::size_t work = control_->turn(now, *streams_);
+std::size_t Consumer::turn(MonoTime now, bool talk) {
+  std::size_t work = talk ? control_->turn(now, *streams_) : 0;
   work += streams_->turn(now);
   if (multicast_) watch_multicast(now);
   flush(now);
@@ -470,6 +472,9 @@ void Consumer::wait(MonoTime now, StopSignals& signals) {
   if (config_.once || config_.idle_exit > 0s) until = std::min(until, next_check_);
   if (on_terminal_) until = std::min(until, next_progress_);
   waiter.wait(until - now);
+  const auto controls = control_->native_sockets();
+  called_ = waiter.ready(signals.fd()) ||
+            std::any_of(controls.begin(), controls.end(), [&](void* socket) { return waiter.ready(socket); });
 }
 
 bool Consumer::finished(MonoTime now) {
@@ -490,11 +495,14 @@ int Consumer::run(StopSignals& signals) {
   last_data_ = mono_now();
   for (;;) {
     const MonoTime now = mono_now();
-    const std::size_t work = turn(now);
-    if (signals.take() > 0 || failed_ || (stdout_ != nullptr && stdout_->closed())) break;
+    const bool talk = called_ || now - talked_ >= kTalkSpacing || now >= control_->due();
+    if (talk) talked_ = now;
+    called_ = false;
+    const std::size_t work = turn(now, talk);
+    if ((talk && signals.take() > 0) || failed_ || (stdout_ != nullptr && stdout_->closed())) break;
     show_progress(now);
-    if (work != 0) continue;
-    if (finished(now)) break;
+    if (work != 0 && !streams_->caught_up()) continue;
+    if (work == 0 && finished(now)) break;
     wait(mono_now(), signals);
   }
   if (on_terminal_) log::set_status_line({});

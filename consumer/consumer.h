@@ -49,7 +49,7 @@ class Consumer final : public StreamReceiver {
   Status connect();
   Status connect_tcp();
 
-  std::size_t turn(MonoTime now);
+  std::size_t turn(MonoTime now, bool talk);
   void wait(MonoTime now, StopSignals& signals);
   Status catch_up(Entry& entry);
   void blocked_by(const Error& error);
@@ -96,6 +96,8 @@ class Consumer final : public StreamReceiver {
   MonoTime next_progress_{};
   MonoTime next_check_{};
   MonoTime last_data_{};
+  bool called_ = true;  ///< a control link or a signal has something
+  MonoTime talked_{};   ///< when those were looked at
   std::uint64_t delivered_seen_ = 0;
 };
 

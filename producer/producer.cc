@@ -17,7 +17,7 @@ constexpr Duration kLongestWait = 1s;
 
 // A file that is written line by line would cost two thread switches per line. As network cards do with interrupts,
 // turns that found only a little are kept this far apart; the first line after a pause is sent at once.
-constexpr Duration kTurnSpacing = 250us;
+constexpr Duration kTurnSpacing = 280us;
 constexpr std::uint64_t kLittleBytes = 64 * 1024;
 constexpr Duration kTalkSpacing = 2ms;
 
@@ -167,11 +167,12 @@ void Producer::wait(MonoTime now, StopSignals& signals) {
   waiter.add_descriptor(signals.fd());
   if (publisher_socket_) waiter.add_socket(publisher_socket_->native_socket());
   for (void* socket : control_->native_sockets()) waiter.add_socket(socket);
-  if (streams_->blocked()) waiter.add_once(multicast_ ? multicast_->mailbox_fd() : publisher_socket_->mailbox_fd());
+  if (streams_->blocked())
+    waiter.add_descriptor(multicast_ ? multicast_->mailbox_fd() : publisher_socket_->mailbox_fd());
   MonoTime until = std::min({now + kLongestWait, tailer_->due(), streams_->due(now), control_->due()});
   if (multicast_) {
     until = std::min(until, multicast_->relay().due(now));
-    if (multicast_->relay().fd() >= 0) waiter.add_once(multicast_->relay().fd());
+    if (multicast_->relay().fd() >= 0) waiter.add_descriptor(multicast_->relay().fd());
   }
   waiter.wait(until - now);
 }

@@ -104,7 +104,7 @@ class MessageSizer {
   static constexpr std::uint32_t kFirst = 8 * 1024;
   static constexpr std::uint32_t kLeast = 1200;     // one packet of an ordinary Ethernet, headers included
   static constexpr Duration kReactOncePer = 250ms;  // reports of one burst of losses come spread out
-  static constexpr Duration kGrowAfter = 150ms;  // longer than a report of loss takes
+  static constexpr Duration kGrowAfter = 150ms;     // longer than a report of loss takes
   std::uint32_t most_;
   std::uint32_t size_;
   bool adaptive_;

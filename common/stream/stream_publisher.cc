@@ -10,7 +10,7 @@ namespace {
 constexpr std::size_t kStreamsPerMessage = 256;
 constexpr std::size_t kStreamBytesPerMessage = wire::kMaxHeaderBytes / 2;  // long paths make smaller pages
 constexpr std::size_t kHeadsPerMessage = 1024;
-constexpr Duration kFirstBeacons = 10ms;         // apart, doubling
+constexpr Duration kFirstBeacons = 10ms;       // apart, doubling
 constexpr Duration kHeadsStayInBeacons = 10s;  // later, control links have long told them
 
 /// Room that a description takes in a message, at most.
@@ -138,7 +138,8 @@ wire::Beacon StreamPublisher::beacon_of(const std::set<StreamId>& heads) const {
 }
 
 void StreamPublisher::send_beacon(MonoTime now) {
-  // Until somebody is there, beacons are what lets consumers find us: soon after a start, and less often as time goes by.
+  // Until somebody is there, beacons are what lets consumers find us: soon after a start, and less often as time goes
+  // by.
   lonely_interval_ = sessions_.empty() ? std::clamp(lonely_interval_ * 2, kFirstBeacons, config_.beacon_interval / 4)
                                        : Duration::zero();
   next_beacon_ = now + (sessions_.empty() ? lonely_interval_ : config_.beacon_interval);
@@ -146,8 +147,9 @@ void StreamPublisher::send_beacon(MonoTime now) {
   for (auto it = recent_.begin(); it != recent_.end();) {
     const PublishedStream* stream = streams_.find(it->first);
     const auto committed = stream == nullptr ? std::nullopt : ledger_.held_for(stream->info);
-    const bool done =
-        stream == nullptr || now - it->second > kHeadsStayInBeacons || (committed && *committed >= stream->info.head);
+    // Who has committed all bytes may still not know that these are all.
+    const bool settled = committed && *committed >= stream->info.head && !stream->info.sealed;
+    const bool done = stream == nullptr || now - it->second > kHeadsStayInBeacons || settled;
     if (done) {
       it = recent_.erase(it);
       continue;

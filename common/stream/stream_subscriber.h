@@ -89,6 +89,8 @@ class StreamSubscriber final : public ControlEvents {
   /// These positions are safe on disk: told to the sources that are connected, and to the others when they are.
   void commit(const std::vector<wire::CommitEntry>& entries);
 
+  /// Whether the last turn took all broadcasts that were there.
+  bool caught_up() const { return caught_up_; }
   struct Overview {
     std::size_t nodes = 0;  ///< connected
     std::size_t streams = 0;

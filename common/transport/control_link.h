@@ -75,7 +75,7 @@ class ControlLink final : public ControlPort {
   /// Receives a bounded number of messages and keeps the heartbeat. Returns how much it did.
   std::size_t turn(MonoTime now, ControlEvents& events);
   /// When to call turn() again although no socket is ready.
-  MonoTime due() const { return next_beat_; }
+  MonoTime due() const { return greet_now_ ? MonoTime{} : next_beat_; }
 
   const ControlCounters& counters() const { return counters_; }
   std::vector<void*> native_sockets() const;  ///< changes with bind, connect and disconnect

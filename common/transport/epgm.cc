@@ -59,8 +59,12 @@ Result<std::unique_ptr<EpgmPublisher>> EpgmPublisher::open(Context& context, con
   if (const auto found = find_relay(); !found) return tl::unexpected(found.error());
   auto bridge = Bridge::open(context, zmq::socket_type::push, {.send_queue_messages = queue_messages});
   if (!bridge) return tl::unexpected(bridge.error());
-  std::vector<std::string> arguments = {"send", bridge->address, config.address, std::to_string(config.rate_kbit_per_s),
-                                        milliseconds(config.send_window), std::to_string(config.send_tpdu)};
+  std::vector<std::string> arguments = {"send",
+                                        bridge->address,
+                                        config.address,
+                                        std::to_string(config.rate_kbit_per_s),
+                                        milliseconds(config.send_window),
+                                        std::to_string(config.send_tpdu)};
   return std::unique_ptr<EpgmPublisher>(
       new EpgmPublisher(std::unique_ptr<Impl>(new Impl{std::move(*bridge), RelayProcess(std::move(arguments))})));
 }

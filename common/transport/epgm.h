@@ -15,8 +15,8 @@ struct EpgmConfig {
   std::uint64_t rate_kbit_per_s = 300'000;  ///< PGM's own limiter; above our pacing, so that ours decides
   Duration send_window = 100ms;             ///< how long the publisher can repair by PGM; costs rate x time of memory
   Duration receive_window = 20ms;           ///< how long a receiver waits for PGM's repair before the hole becomes ours
-  int send_tpdu = 1500;     ///< bytes of one packet; at most what the interface takes in one piece
-  int receive_tpdu = 9000;  ///< room for any publisher's packets; less than one sends means silence
+  int send_tpdu = 1500;                     ///< bytes of one packet; at most what the interface takes in one piece
+  int receive_tpdu = 9000;                  ///< room for any publisher's packets; less than one sends means silence
 };
 
 /// A directory only we can enter, for the ipc socket to the relay; removed with it.
