@@ -1,6 +1,7 @@
 #include "consumer/config.h"
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 
 #include "common/wire/codec.h"
@@ -28,6 +29,15 @@ std::optional<Shard> to_shard(const std::string& text) {
   return Shard{static_cast<std::uint16_t>(index - 1), static_cast<std::uint16_t>(count)};
 }
 
+constexpr std::uint64_t kLeastRotateBytes = 4096;
+
+/// "0.5", the way it was given.
+std::string seconds_text(Duration duration) {
+  std::array<char, 32> text{};
+  const auto end = std::to_chars(text.begin(), text.end(), std::chrono::duration<double>(duration).count()).ptr;
+  return {text.begin(), end};
+}
+
 Result<ConsumerConfig::Output> to_output(const std::string& text) {
   using Kind = ConsumerConfig::Output::Kind;
   if (text == "stdout" || text == "stdout:") return ConsumerConfig::Output{Kind::kStdout, {}};
@@ -46,10 +56,14 @@ Result<ConsumerConfig::Output> to_output(const std::string& text) {
 
 void ConsumerConfig::describe(OptionSet& options) {
   options.group("Output");
-  options.list("output", outputs, "KIND:TARGET",
-               "stdout (default), mirror:DIR, or file:PATH with {node} {topic} {path} {basename} {date}");
+  options.list(
+      "output", outputs, "KIND:TARGET",
+      "stdout (default), mirror:DIR, or file:PATH with {node} {topic} {path} {basename} {date}; compressed when "
+      "PATH ends in .zst");
   options.text("format", format, "raw|jsonl|TEMPLATE",
                "of records: a template has {node} {topic} {path} {offset} {time} {line} ...");
+  options.bytes("rotate-bytes", rotate_bytes, 0, "file: begin another file when this one is so long; 0: never");
+  options.seconds("rotate-every", rotate_every, "file: begin another file so long after its first byte; 0: never");
   options.list("topic", topics, "T", "take this topic and everything under it (default all)");
   options.choice("from", from, {"beginning", "now"}, "where to begin in streams that were never seen before");
   options.text("shard", shard, "I/N", "take the I-th of N shares of the streams");
@@ -85,6 +99,19 @@ std::vector<std::string> ConsumerConfig::problems() const {
   if (std::count_if(outputs.begin(), outputs.end(), [](const auto& o) { return o.starts_with("stdout"); }) > 1) {
     out.emplace_back("--output 'stdout': given twice; once is enough");
   }
+  if (rotate_bytes > 0 && rotate_bytes < kLeastRotateBytes) {
+    out.push_back("--rotate-bytes '" + std::to_string(rotate_bytes) +
+                  "': would fill the directory with tiny files; use at least 4K, or 0 for never");
+  }
+  if (rotate_every > 0s && rotate_every < 1s) {
+    out.push_back("--rotate-every '" + seconds_text(rotate_every) +
+                  "': would fill the directory with tiny files; use at least 1 second, or 0 for never");
+  }
+  const auto to_files = [](const std::string& o) { return o.starts_with("file:"); };
+  if (rotation().wanted() && std::none_of(outputs.begin(), outputs.end(), to_files)) {
+    out.push_back("--rotate-" + std::string(rotate_bytes > 0 ? "bytes" : "every") +
+                  ": there is no file to rotate; add --output file:PATH, or leave it out");
+  }
   need(RecordFormat::parse(format));
   for (const auto& topic : topics) {
     if (const auto problem = wire::topic_problem(topic)) out.push_back("--topic '" + topic + "': " + *problem);
@@ -112,6 +139,8 @@ std::vector<std::string> ConsumerConfig::problems() const {
   }
   return out;
 }
+
+Rotation ConsumerConfig::rotation() const { return {rotate_bytes, rotate_every}; }
 
 std::vector<ConsumerConfig::Output> ConsumerConfig::sinks() const {
   if (outputs.empty()) return {Output{}};

@@ -11,6 +11,7 @@
 #include "common/transport/endpoint.h"
 #include "common/transport/epgm.h"
 #include "consumer/record_format.h"
+#include "consumer/rotation.h"
 
 namespace fantail {
 
@@ -31,6 +32,8 @@ struct ConsumerConfig {
   std::string state_dir;
   std::vector<std::string> outputs;  ///< KIND:TARGET; empty: stdout
   std::string format = "raw";
+  std::uint64_t rotate_bytes = 0;  ///< 0: never
+  Duration rotate_every = 0s;      ///< 0: never
   Duration sync = 1s;
   Duration flush_partial = 5s;
   bool once = false;
@@ -49,6 +52,7 @@ struct ConsumerConfig {
   };
   // The parts in the form in which they are used. Only after problems() was empty.
   std::vector<Output> sinks() const;
+  Rotation rotation() const;
   std::vector<Endpoint> bind_endpoints() const;
   Interest interest() const;
   std::vector<std::string> subscriptions() const;

@@ -94,9 +94,12 @@ Status Consumer::open_sinks() {
         sinks_.push_back(std::move(*sink));
         break;
       }
-      case ConsumerConfig::Output::Kind::kFile:
-        sinks_.push_back(std::make_unique<FileSink>(*PathTemplate::parse(output.target), format, *store_));
+      case ConsumerConfig::Output::Kind::kFile: {
+        auto sink = FileSink::open(*PathTemplate::parse(output.target), format, config_.rotation(), *store_);
+        if (!sink) return tl::unexpected(sink.error());
+        sinks_.push_back(std::move(*sink));
         break;
+      }
     }
   }
   return {};
@@ -349,8 +352,14 @@ void Consumer::flush(MonoTime now) {
 
 /// Takes a checkpoint of every sink and has it made durable. False: nothing to do, or not now.
 bool Consumer::begin_sync() {
-  const bool drained = std::all_of(sinks_.begin(), sinks_.end(), [](const auto& s) { return s->drained(); });
-  if (!store_ || worker_.busy() || storing_ || !drained) return false;
+  if (!store_ || worker_.busy() || storing_) return false;
+  for (const auto& sink : sinks_) {
+    if (auto ok = sink->prepare_checkpoint(); !ok) {
+      blocked_by(ok.error());
+      return false;
+    }
+  }
+  if (!std::all_of(sinks_.begin(), sinks_.end(), [](const auto& s) { return s->drained(); })) return false;
   SyncWorker::Job job;
   syncing_.clear();
   bool anything = false;
@@ -393,6 +402,8 @@ bool Consumer::store_checkpoint() {
     return false;
   }
   storing_ = false;
+  for (const auto& sink : sinks_) sink->stored();
+  if (retry_at_) retry_at_ = mono_now();  // a sink may have waited for this
   known_sequences_.clear();
   std::set<StreamId> moved;
   for (std::size_t i = 0; i < syncing_.size(); ++i) {

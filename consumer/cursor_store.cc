@@ -19,7 +19,8 @@ CREATE TABLE IF NOT EXISTS cursors (
   sink TEXT NOT NULL, stream TEXT NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (sink, stream)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outputs (
-  sink TEXT NOT NULL, path TEXT NOT NULL, length INTEGER NOT NULL, PRIMARY KEY (sink, path)
+  sink TEXT NOT NULL, path TEXT NOT NULL, length INTEGER NOT NULL, began INTEGER NOT NULL DEFAULT 0,
+  rotated_to TEXT NOT NULL DEFAULT '', PRIMARY KEY (sink, path)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mirrors (
   sink TEXT NOT NULL, stream TEXT NOT NULL, path TEXT NOT NULL, file TEXT NOT NULL, sequence INTEGER NOT NULL,
@@ -63,6 +64,17 @@ Status CursorStore::load() {
       row(*rows);
     }
   };
+  // Stores of before files were rotated.
+  bool has_rotation = false;
+  auto columns = each("SELECT 1 FROM pragma_table_info('outputs') WHERE name = 'rotated_to'",
+                      [&](Statement&) { has_rotation = true; });
+  if (!columns) return columns;
+  if (!has_rotation) {
+    auto added = database_.execute(
+        "BEGIN; ALTER TABLE outputs ADD COLUMN began INTEGER NOT NULL DEFAULT 0;"
+        "ALTER TABLE outputs ADD COLUMN rotated_to TEXT NOT NULL DEFAULT ''; COMMIT");
+    if (!added) return added;
+  }
   std::map<std::string, std::string> meta;
   if (auto ok = each("SELECT key, value FROM meta", [&](Statement& r) { meta[r.text(0)] = r.text(1); }); !ok) return ok;
   if (meta.empty()) {
@@ -89,8 +101,8 @@ Status CursorStore::load() {
     if (const auto stream = id_from_hex<StreamId>(r.text(1))) cursors_[r.text(0)][*stream] = {r.unsigned_integer(2)};
   });
   if (!ok) return ok;
-  ok = each("SELECT sink, path, length FROM outputs", [&](Statement& r) {
-    outputs_[{r.text(0), r.text(1)}] = r.unsigned_integer(2);
+  ok = each("SELECT sink, path, length, began, rotated_to FROM outputs", [&](Statement& r) {
+    outputs_[r.text(0)][r.text(1)] = {r.text(1), r.unsigned_integer(2), {r.integer(3)}, r.text(4)};
   });
   if (!ok) return ok;
   return each("SELECT sink, stream, path, file, sequence, first_seen FROM mirrors", [&](Statement& r) {
@@ -126,12 +138,6 @@ std::optional<FileOffset> CursorStore::cursor(const std::string& sink, StreamId 
   return found->second;
 }
 
-std::optional<std::uint64_t> CursorStore::output_length(const std::string& sink, const std::string& path) const {
-  const auto found = outputs_.find({sink, path});
-  if (found == outputs_.end()) return std::nullopt;
-  return found->second;
-}
-
 std::map<StreamId, CursorStore::MirrorRow> CursorStore::mirrors(const std::string& sink) const {
   const auto found = mirrors_.find(sink);
   return found == mirrors_.end() ? std::map<StreamId, MirrorRow>{} : found->second;
@@ -152,9 +158,11 @@ Status CursorStore::save_mirror(const std::string& sink, StreamId stream, const 
 Status CursorStore::save(const std::vector<SinkCheckpoint>& sinks,
                          const std::map<NodeId, std::uint64_t>& known_sequences) {
   auto position = database_.prepare("INSERT OR REPLACE INTO cursors VALUES (?,?,?)");
-  auto output = database_.prepare("INSERT OR REPLACE INTO outputs VALUES (?,?,?)");
+  auto output =
+      database_.prepare("INSERT OR REPLACE INTO outputs (sink, path, length, began, rotated_to) VALUES (?,?,?,?,?)");
+  auto gone = database_.prepare("DELETE FROM outputs WHERE sink = ? AND path = ?");
   auto sequence = database_.prepare("UPDATE nodes SET known_sequence = ? WHERE node = ?");
-  if (!position || !output || !sequence) return fail(ErrorCode::kIo, "cursor store: cannot prepare");
+  if (!position || !output || !gone || !sequence) return fail(ErrorCode::kIo, "cursor store: cannot prepare");
   auto transaction = database_.begin(Database::Durability::kPowerLoss);
   if (!transaction) return tl::unexpected(transaction.error());
   for (const auto& s : sinks) {
@@ -162,7 +170,12 @@ Status CursorStore::save(const std::vector<SinkCheckpoint>& sinks,
       if (auto ok = position->bind(1, s.sink).bind(2, to_string(p.stream)).bind(3, p.offset.raw).run(); !ok) return ok;
     }
     for (const auto& o : s.outputs) {
-      if (auto ok = output->bind(1, s.sink).bind(2, o.path).bind(3, o.length).run(); !ok) return ok;
+      if (o.gone) {
+        if (auto ok = gone->bind(1, s.sink).bind(2, o.path).run(); !ok) return ok;
+        continue;
+      }
+      output->bind(1, s.sink).bind(2, o.path).bind(3, o.length);
+      if (auto ok = output->bind(4, o.began.ns).bind(5, o.rotated_to).run(); !ok) return ok;
     }
   }
   for (const auto& [node, number] : known_sequences) {
@@ -171,7 +184,13 @@ Status CursorStore::save(const std::vector<SinkCheckpoint>& sinks,
   if (auto ok = transaction->commit(); !ok) return ok;
   for (const auto& s : sinks) {
     for (const auto& p : s.positions) cursors_[s.sink][p.stream] = p.offset;
-    for (const auto& o : s.outputs) outputs_[{s.sink, o.path}] = o.length;
+    for (const auto& o : s.outputs) {
+      if (o.gone) {
+        outputs_[s.sink].erase(o.path);
+      } else {
+        outputs_[s.sink][o.path] = o;
+      }
+    }
   }
   return {};
 }

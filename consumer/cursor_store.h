@@ -30,7 +30,9 @@ class CursorStore {
   Result<NodeRow> node(NodeId node, const std::string& name);
 
   std::optional<FileOffset> cursor(const std::string& sink, StreamId stream) const;
-  std::optional<std::uint64_t> output_length(const std::string& sink, const std::string& path) const;
+  /// The files of a sink by path, as of its last checkpoint. The reference stays valid, not its elements.
+  using Outputs = std::map<std::string, Checkpoint::Output>;
+  const Outputs& outputs(const std::string& sink) { return outputs_[sink]; }
 
   struct MirrorRow {
     std::string path;  ///< DIR-relative name of the live mirror of its path
@@ -63,7 +65,7 @@ class CursorStore {
   Database database_;
   NodeId id_;
   std::unordered_map<std::string, std::unordered_map<StreamId, FileOffset>> cursors_;
-  std::map<std::pair<std::string, std::string>, std::uint64_t> outputs_;
+  std::map<std::string, Outputs> outputs_;
   std::map<std::string, std::map<StreamId, MirrorRow>> mirrors_;
   struct KnownNode {
     NodeRow row;

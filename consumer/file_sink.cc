@@ -2,157 +2,299 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
 
-#include "common/base/log.h"
-
 namespace fantail {
 namespace {
 
-constexpr std::size_t kBufferBytes = 256 * 1024;
-constexpr std::size_t kDirectBytes = 16 * 1024;  // runs of this size skip the buffer when it is empty
 constexpr std::size_t kMaxOpen = 256;
-
-/// Writes at `offset`; returns how much was written, which is less than all of it only on error.
-std::size_t pwrite_fully(int fd, std::string_view bytes, std::uint64_t offset, int& error) {
-  std::size_t done = 0;
-  error = 0;
-  while (done < bytes.size()) {
-    const ssize_t n = ::pwrite(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      error = errno;
-      break;
-    }
-    done += static_cast<std::size_t>(n);
-  }
-  return done;
-}
+constexpr std::size_t kMaxIdleRotations = 64;  // at one checkpoint, of files that nothing is written to
 
 }  // namespace
 
-FileSink::FileSink(PathTemplate path, RecordFormat format, CursorStore& store)
+FileSink::FileSink(PathTemplate path, RecordFormat format, Rotation rotation, CursorStore& store, WallClock clock)
     : LineSink(std::move(format), std::nullopt),
       path_(std::move(path)),
       key_("file:" + std::filesystem::absolute(path_.text()).lexically_normal().string()),
-      store_(store) {}
+      rotation_(rotation),
+      store_(store),
+      clock_(std::move(clock)) {}
 FileSink::~FileSink() = default;
 
-Status FileSink::open_output(const std::string& path, Output& output) {
-  std::error_code ec;
-  const auto parent = std::filesystem::path(path).parent_path();
-  if (!parent.empty()) std::filesystem::create_directories(parent, ec);  // what fails here fails at open, too
-  UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
-  if (!fd) return fail_errno(errno, "output " + path);
-  struct stat status {};
-  if (::fstat(fd.get(), &status) != 0) return fail_errno(errno, "output " + path);
-  auto size = static_cast<std::uint64_t>(status.st_size);
-  const auto committed = store_.output_length(key_, path);
-  if (!committed) {
-    // Told before the first byte: after a crash what follows is cut off again.
-    if (auto ok = store_.save({{key_, {}, {{path, size}}}}, {}); !ok) return ok;
-  } else if (size > *committed) {
-    if (::ftruncate(fd.get(), static_cast<off_t>(*committed)) != 0) return fail_errno(errno, "output " + path);
-    size = *committed;
-  } else if (size < *committed) {
-    log::warn("an output is shorter than it was, going on at its end", {{"path", path}, {"bytes", size}});
+Result<std::unique_ptr<FileSink>> FileSink::open(PathTemplate path, RecordFormat format, Rotation rotation,
+                                                 CursorStore& store, WallClock clock) {
+  std::unique_ptr<FileSink> sink(new FileSink(std::move(path), std::move(format), rotation, store, std::move(clock)));
+  if (auto ok = sink->recover(); !ok) return tl::unexpected(ok.error());
+  return sink;
+}
+
+/// Renames the files that were to be renamed when the program ended. Each has exactly the length in the store.
+Status FileSink::recover() {
+  std::vector<Checkpoint::Output> changed;
+  std::set<std::string> directories;
+  for (const auto& [path, row] : store_.outputs(key_)) {
+    if (row.rotated_to.empty()) continue;
+    Checkpoint::Output next = row;
+    next.rotated_to.clear();
+    if (const auto renamed = rename_finished(path, row.rotated_to, row.length)) {
+      next.gone = true;
+      directories.insert(directory_of(row.rotated_to));
+    } else {
+      log::warn("cannot rotate an output, going on in it", {{"error", renamed.error()}});
+    }
+    changed.push_back(std::move(next));
   }
-  output.fd = std::move(fd);
-  output.length = size;
-  ++open_;
+  if (changed.empty()) return {};
+  if (auto ok = sync_directories(directories); !ok) return ok;
+  return save(std::move(changed));
+}
+
+/// `known`: the file is the one that the store knows. Before the first byte goes into a new file its length is stored,
+/// so that what follows is cut off again after a crash.
+Status FileSink::open_output(const std::string& path, Output& output, bool known) {
+  const auto& rows = store_.outputs(key_);
+  const auto row = known ? rows.find(path) : rows.end();
+  std::optional<std::uint64_t> committed;
+  if (row != rows.end()) committed = row->second.length;
+  const WallTime now = clock_();
+  if (auto ok = output.file.open(committed, now, directories_); !ok) return ok;
+  const std::uint64_t length = output.file.length();
+  output.began = {};
+  if (length > 0) output.began = row != rows.end() && row->second.began.ns != 0 ? row->second.began : now;
+  if (committed != length) {
+    if (auto ok = save({{path, length, output.began}}); !ok) {
+      output.file.close();
+      return ok;
+    }
+  }
+  output.committed = output.checkpointed = length;
+  output.moved = false;
   return {};
 }
 
-void FileSink::limit_open_files() {
-  if (open_ < kMaxOpen) return;
-  const auto oldest = std::min_element(outputs_.begin(), outputs_.end(), [](const auto& a, const auto& b) {
-    const auto closable = [](const Output& o) { return o.fd && o.buffer.empty() && !o.dirty; };
-    if (closable(a.second) != closable(b.second)) return closable(a.second);
-    return a.second.used < b.second.used;
-  });
-  if (!oldest->second.fd || !oldest->second.buffer.empty() || oldest->second.dirty)
-    return;  // all busy until the next checkpoint
-  if (current_ == &oldest->second) current_ = nullptr;
-  outputs_.erase(oldest);  // the store has its length
-  --open_;
+FileSink::Outputs::iterator FileSink::add_output(const std::string& path) {
+  if (outputs_.size() >= kMaxOpen) {
+    const auto busy = [](const Output& o) {
+      return o.dirty || o.leaving || o.checkpointed != o.committed || o.file.waiting_bytes() > 0;
+    };
+    const auto oldest = std::min_element(outputs_.begin(), outputs_.end(), [&](const auto& a, const auto& b) {
+      return std::pair(busy(a.second), a.second.used) < std::pair(busy(b.second), b.second.used);
+    });
+    if (!busy(oldest->second)) drop_output(oldest);  // else all are, until the next checkpoint
+  }
+  return outputs_.emplace(path, Output{OutputFile(path, is_compressed_name(path) ? &frames_ : nullptr)}).first;
+}
+
+/// Forgets an output without anything in memory; the store has its length.
+void FileSink::drop_output(Outputs::iterator output) {
+  if (current_ == &output->second) current_ = nullptr;
+  outputs_.erase(output);
 }
 
 Result<FileSink::Output*> FileSink::output_for(const StreamMeta& stream, WallTime time) {
   constexpr std::int64_t kDayNs = 86'400'000'000'000;
   const std::int64_t day = path_.dated() ? time.ns / kDayNs : 0;
-  if (current_ != nullptr && current_stream_ == &stream && current_day_ == day) return current_;
-  std::string path = path_.expand(stream, time);
-  auto found = outputs_.find(path);
-  if (found == outputs_.end()) {
-    limit_open_files();
-    Output output;
-    if (auto ok = open_output(path, output); !ok) return tl::unexpected(ok.error());
-    found = outputs_.emplace(path, std::move(output)).first;
+  if (current_ == nullptr || current_stream_ != &stream || current_day_ != day) {
+    std::string path = path_.expand(stream, time);
+    auto found = outputs_.find(path);
+    if (found == outputs_.end()) found = add_output(path);
+    current_ = &found->second;
+    current_->used = mono_now();
+    current_stream_ = &stream;
+    current_day_ = day;
+    current_path_ = std::move(path);
   }
-  current_ = &found->second;
-  current_->used = mono_now();
-  current_stream_ = &stream;
-  current_day_ = day;
-  current_path_ = std::move(path);
+  if (!current_->file.is_open()) {
+    if (auto ok = open_output(current_path_, *current_, true); !ok) return tl::unexpected(ok.error());
+  }
   return current_;
 }
 
 Status FileSink::make_room(const StreamMeta& stream, WallTime time) {
   const auto output = output_for(stream, time);
   if (!output) return tl::unexpected(output.error());
-  if ((*output)->buffer.size() < kBufferBytes) return {};
-  return write_out(current_path_, **output);
+  if ((*output)->file.waiting_bytes() < OutputFile::kBufferBytes) return {};
+  if ((*output)->leaving) return fail(ErrorCode::kWouldBlock, "output " + current_path_ + ": being rotated");
+  return (*output)->file.write_out();
 }
 
 void FileSink::emit(const StreamMeta&, std::string_view bytes) {
   Output& output = *current_;
   output.dirty = true;
-  if (output.buffer.empty() && bytes.size() >= kDirectBytes) {
-    int error = 0;
-    const std::size_t n = pwrite_fully(output.fd.get(), bytes, output.length, error);
-    output.length += n;
-    bytes.remove_prefix(n);
+  if (output.leaving) {
+    output.file.keep(bytes);
+    return;
   }
-  output.buffer += bytes;
-}
-
-Status FileSink::write_out(const std::string& path, Output& output) {
-  int error = 0;
-  const std::size_t n = pwrite_fully(output.fd.get(), output.buffer, output.length, error);
-  output.length += n;
-  output.buffer.erase(0, n);
-  if (error != 0) return fail_errno(error, "output " + path);
-  return {};
+  if (output.began.ns == 0) output.began = clock_();
+  output.file.append(bytes);
 }
 
 Status FileSink::flush(MonoTime now) {
   emit_overdue_partials(now);
-  Status result;
+  Status result = finish_leaving();
   for (auto& [path, output] : outputs_) {
-    if (output.buffer.empty()) continue;
+    if (output.leaving || output.file.waiting_bytes() == 0) continue;
     if (auto ok = write_out(path, output); !ok) result = ok;
   }
   return result;
 }
 
+Status FileSink::write_out(const std::string& path, Output& output) {
+  if (!output.file.is_open()) {  // these lines came while the file before was leaving
+    if (auto ok = open_output(path, output, true); !ok) return ok;
+    output.began = clock_();
+  }
+  return output.file.write_out();
+}
+
+// ---- checkpoints
+
+Status FileSink::prepare_checkpoint() {
+  if (rotation_.wanted()) open_due();
+  for (auto& [path, output] : outputs_) {
+    if (!output.file.is_open() || output.leaving) continue;
+    if (auto ok = output.file.finish_frame(); !ok) return ok;
+    const auto place = output.file.place();
+    output.moved = place == OutputFile::Place::kMoved;
+    if (place == OutputFile::Place::kDeleted) {
+      if (auto ok = carry_over(path, output); !ok) return ok;
+    }
+  }
+  return {};
+}
+
+/// Somebody deleted the file. What was committed is theirs to delete; what came since goes into a new one.
+Status FileSink::carry_over(const std::string& path, Output& output) {
+  Output next{OutputFile(path, is_compressed_name(path) ? &frames_ : nullptr)};
+  if (auto ok = open_output(path, next, false); !ok) return ok;
+  const std::uint64_t before = next.file.length();
+  if (auto ok = next.file.copy_from(output.file, output.committed); !ok) return ok;
+  const std::uint64_t carried = next.file.length() - before;
+  log::warn("an output was deleted, beginning another with what was not committed yet",
+            {{"path", path}, {"bytes", carried}});
+  if (carried > 0) next.began = clock_();
+  next.dirty = carried > 0 || output.dirty;
+  next.used = output.used;
+  output = std::move(next);
+  return {};
+}
+
+/// Files whose time has come although nothing is written to them. Opening cuts them to what is committed.
+void FileSink::open_due() {
+  const WallTime now = clock_();
+  std::vector<std::string> due;
+  for (const auto& [path, row] : store_.outputs(key_)) {
+    if (due.size() < kMaxIdleRotations && !outputs_.contains(path) && rotation_.due(row.length, row.began, now)) {
+      due.push_back(path);
+    }
+  }
+  for (const auto& path : due) {
+    Status status;
+    struct stat there {};
+    if (::stat(path.c_str(), &there) != 0 && errno == ENOENT) {
+      status = save({{.path = path, .gone = true}});
+    } else {
+      const auto output = add_output(path);
+      output->second.used = mono_now();
+      status = open_output(path, output->second, true);
+      if (!status) drop_output(output);
+    }
+    if (status) continue;
+    if (const auto n = rotation_log_.occurred(mono_now())) {
+      log::warn("cannot rotate an output, going on in it", {{"error", status.error()}, {"count", *n}});
+    }
+  }
+}
+
 Checkpoint FileSink::checkpoint() {
+  const WallTime now = clock_();
   Checkpoint out;
   out.positions = take_positions();
   for (auto& [path, output] : outputs_) {
-    if (!output.dirty) continue;
+    if (!output.file.is_open() || output.leaving) continue;
+    const std::uint64_t length = output.file.length();
+    const bool due = !output.moved && rotation_.due(length, output.began, now);
+    if (!output.dirty && !output.moved && !due) continue;
+    Checkpoint::Output row{path, length, output.began};
+    if (output.moved) {
+      row.gone = true;
+      output.leaving = Leaving{};
+    } else if (due) {
+      row.rotated_to = rotated_name(file_of(path), now);
+      output.leaving = Leaving{row.rotated_to};
+    }
+    if (output.dirty) out.files.push_back(output.file.duplicate());
     output.dirty = false;
-    out.outputs.push_back({path, output.length});
-    out.files.emplace_back(::fcntl(output.fd.get(), F_DUPFD_CLOEXEC, 0));
+    output.checkpointed = length;
+    out.outputs.push_back(std::move(row));
   }
+  for (const auto& directory : directories_) {
+    UniqueFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (fd) out.files.push_back(std::move(fd));
+  }
+  directories_.clear();
   return out;
 }
 
+void FileSink::stored() {
+  for (auto& [path, output] : outputs_) {
+    if (output.leaving) {
+      output.leaving->stored = true;
+    } else {
+      output.committed = output.checkpointed;
+    }
+  }
+  (void)finish_leaving();  // flush() tries again, and tells
+}
+
+/// Renames the files whose last checkpoint is stored, and lets the store forget them. Any moment is good for a crash.
+Status FileSink::finish_leaving() {
+  const auto ready = [](const Output& o) { return o.leaving && o.leaving->stored; };
+  if (std::none_of(outputs_.begin(), outputs_.end(), [&](const auto& o) { return ready(o.second); })) return {};
+  std::vector<Checkpoint::Output> changed;
+  std::set<std::string> directories;
+  std::set<std::string> staying;
+  for (auto& [path, output] : outputs_) {
+    if (!ready(output) || output.leaving->to.empty()) continue;
+    const auto renamed = rename_finished(path, output.leaving->to, output.file.length());
+    if (renamed) {
+      changed.push_back({.path = path, .gone = true});
+      directories.insert(directory_of(output.leaving->to));
+      continue;
+    }
+    if (const auto n = rotation_log_.occurred(mono_now())) {
+      log::warn("cannot rotate an output, going on in it", {{"error", renamed.error()}, {"count", *n}});
+    }
+    changed.push_back({path, output.file.length(), output.began});
+    staying.insert(path);
+  }
+  if (auto ok = sync_directories(directories); !ok) return ok;
+  if (!changed.empty()) {
+    if (auto ok = save(std::move(changed)); !ok) return ok;
+  }
+  for (auto at = outputs_.begin(); at != outputs_.end();) {
+    const auto each = at++;
+    Output& output = each->second;
+    if (!ready(output)) continue;
+    const Leaving left = *std::exchange(output.leaving, std::nullopt);
+    if (staying.contains(each->first)) {
+      output.committed = output.checkpointed;
+      continue;
+    }
+    log::info(left.to.empty() ? "an output was moved away, the next lines begin another" : "output rotated",
+              {{"path", each->first}, {"to", left.to}, {"bytes", output.file.length()}});
+    output.file.close();
+    if (output.file.waiting_bytes() == 0) drop_output(each);
+  }
+  return {};
+}
+
 bool FileSink::drained() const {
-  return std::all_of(outputs_.begin(), outputs_.end(), [](const auto& entry) { return entry.second.buffer.empty(); });
+  return std::all_of(outputs_.begin(), outputs_.end(),
+                     [](const auto& entry) { return entry.second.file.waiting_bytes() == 0; });
 }
 
 }  // namespace fantail

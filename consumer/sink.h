@@ -34,7 +34,10 @@ struct Checkpoint {
   };
   struct Output {
     std::string path;
-    std::uint64_t length;  ///< a restart cuts the file to this
+    std::uint64_t length = 0;  ///< a restart cuts the file to this
+    WallTime began{};          ///< when its first byte came, 0 when not known
+    std::string rotated_to{};  ///< nothing more goes into it: it gets this name, a restart sees to it
+    bool gone = false;         ///< there is no file of ours at this path any more
   };
   std::vector<UniqueFd> files;      ///< to fsync
   UniqueFd filesystem;              ///< to syncfs, when names changed too or there are too many files
@@ -65,8 +68,13 @@ class Sink {
   virtual Status flush(MonoTime now) = 0;
   /// The program ends: emit what only waits for more to come, where leaving it out would lose it.
   virtual void finish() {}
-  /// After a successful flush. Positions are handed out once; if they could not be made durable the process ends.
+  /// A checkpoint is about to be taken, unless this fails: hand over what flush() may keep back, look at the files.
+  virtual Status prepare_checkpoint() { return {}; }
+  /// After a successful prepare_checkpoint(). Positions are handed out once; if they could not be made durable the
+  /// process ends.
   virtual Checkpoint checkpoint() = 0;
+  /// The last checkpoint is in the store.
+  virtual void stored() {}
   /// Nothing is waiting in memory.
   virtual bool drained() const = 0;
 };

@@ -42,10 +42,41 @@ TEST_F(CursorStoreTest, CursorsAndLengthsComeBackTogether) {
   for (int i = 0; i < 2; ++i) {
     EXPECT_EQ(store->cursor("mirror:/a", kStream), FileOffset{100});
     EXPECT_EQ(store->cursor("file:/b", kStream), FileOffset{90});
-    EXPECT_EQ(store->output_length("file:/b", "/b"), 77U);
+    ASSERT_TRUE(store->outputs("file:/b").contains("/b"));
+    EXPECT_EQ(store->outputs("file:/b").at("/b").length, 77U);
     EXPECT_EQ(store->cursor("mirror:/other", kStream), std::nullopt);
-    EXPECT_EQ(store->output_length("file:/b", "/c"), std::nullopt);
+    EXPECT_FALSE(store->outputs("file:/b").contains("/c"));
+    EXPECT_TRUE(store->outputs("file:/c").empty());
     reopen();
+  }
+}
+
+TEST_F(CursorStoreTest, AFileThatIsToBeRenamedComesBackUntilItIsGone) {
+  ASSERT_TRUE(store->save({{"file:/b", {}, {{"/b", 77, {-5}, "/b.1"}, {"/c", 1}}}}, {}));
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(store->outputs("file:/b").at("/b").rotated_to, "/b.1");
+    EXPECT_EQ(store->outputs("file:/b").at("/b").began, WallTime{-5});
+    reopen();
+  }
+  ASSERT_TRUE(store->save({{"file:/b", {}, {{.path = "/b", .gone = true}}}}, {}));
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_FALSE(store->outputs("file:/b").contains("/b"));
+    EXPECT_TRUE(store->outputs("file:/b").contains("/c"));
+    reopen();
+  }
+}
+
+TEST_F(CursorStoreTest, AStoreOfBeforeFilesWereRotatedIsTaken) {
+  store.reset();
+  ASSERT_TRUE(Database::open(scratch / "cursors.db")
+                  ->execute("DROP TABLE outputs; CREATE TABLE outputs (sink TEXT NOT NULL, path TEXT NOT NULL, "
+                            "length INTEGER NOT NULL, PRIMARY KEY (sink, path)) WITHOUT ROWID;"
+                            "INSERT INTO outputs VALUES ('file:/b', '/b', 77)"));
+  for (int i = 0; i < 2; ++i) {
+    reopen();
+    ASSERT_FALSE(error) << error->context;
+    EXPECT_EQ(store->outputs("file:/b").at("/b").length, 77U);
+    EXPECT_EQ(store->outputs("file:/b").at("/b").rotated_to, "");
   }
 }
 

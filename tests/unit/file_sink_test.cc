@@ -5,12 +5,9 @@
 #include <sys/resource.h>
 
 #include <filesystem>
-#include <list>
 
-#include "common/base/digest.h"
-#include "common/base/log.h"
-#include "tests/support/scratch_directory.h"
 #include "tests/support/seeded.h"
+#include "tests/unit/file_sink_fixture.h"
 
 namespace fantail {
 namespace {
@@ -33,67 +30,6 @@ class FullDisk {
  private:
   rlimit limit_{};
   void (*before_)(int);
-};
-
-class FileSinkTest : public testing::Test {
- protected:
-  FileSinkTest() {
-    log::set_up(log::Level::kOff);
-    start();
-  }
-  ~FileSinkTest() override { log::set_up(log::Level::kInfo); }
-
-  void start() {
-    std::string set_aside;
-    state.emplace(*StateDirectory::open(scratch.path() / "state"));
-    store.emplace(*CursorStore::open(*state, set_aside));
-    sink = std::make_unique<FileSink>(*PathTemplate::parse(scratch / name), *RecordFormat::parse(format), *store);
-  }
-  void use(const std::string& file_name, const std::string& record_format = "raw") {
-    name = file_name;
-    format = record_format;
-    restart();
-  }
-  /// The process dies; only what was stored is remembered.
-  void restart() {
-    sink.reset();
-    store.reset();
-    state.reset();
-    start();
-  }
-  void commit() {
-    ASSERT_TRUE(sink->flush({}));
-    ASSERT_TRUE(sink->drained());
-    Checkpoint checkpoint = sink->checkpoint();
-    ASSERT_TRUE(store->save({{sink->key(), checkpoint.positions, checkpoint.outputs}}, {}));
-  }
-  StreamMeta& stream(std::uint64_t n, const std::string& topic = "log") {
-    StreamMeta& meta = metas.emplace_back();
-    meta.stream = {n, n};
-    meta.node_name = meta.node_dir = "host";
-    meta.topic = topic;
-    meta.path = "/log/" + std::to_string(n);
-    return meta;
-  }
-  /// Where it has to go on.
-  std::uint64_t open(const StreamMeta& meta) {
-    return sink->open_stream(meta, store->cursor(sink->key(), meta.stream).value_or(FileOffset{}))->raw;
-  }
-  bool write(const StreamMeta& meta, std::uint64_t offset, std::string_view text, std::int64_t time_ns = 0) {
-    return sink->write(meta, {offset}, as_bytes(text), {time_ns}).has_value();
-  }
-  std::string in(const std::string& file) {
-    EXPECT_TRUE(sink->flush({}));
-    return test::contents(scratch / file);
-  }
-
-  test::ScratchDirectory scratch;
-  std::string name = "out.log";
-  std::string format = "raw";
-  std::optional<StateDirectory> state;
-  std::optional<CursorStore> store;
-  std::unique_ptr<FileSink> sink;
-  std::list<StreamMeta> metas;
 };
 
 TEST_F(FileSinkTest, MergesStreamsByWholeLines) {
@@ -189,11 +125,43 @@ TEST_F(FileSinkTest, MoreOutputsThanDescriptorsAllGetTheirLines) {
   for (std::uint64_t n = 1; n <= 400; ++n) ASSERT_EQ(in(std::to_string(n) + ".log"), "x\nx\n") << n;
 }
 
+TEST_F(FileSinkTest, AnOutputIsNotClosedBeforeItsCheckpointIsStored) {
+  use("{basename}.log");
+  const StreamMeta& first = stream(1);
+  open(first);
+  write(first, 0, "x\n");
+  const Checkpoint checkpoint = take_checkpoint();
+  for (std::uint64_t n = 2; n <= 300; ++n) {
+    const StreamMeta& other = stream(n);
+    open(other);
+    ASSERT_TRUE(write(other, 0, "x\n"));
+  }
+  write(first, 2, "y\n");
+  save(checkpoint);
+  sink->stored();
+  EXPECT_EQ(in("1.log"), "x\ny\n");
+}
+
+TEST_F(FileSinkTest, AFileThatSomebodyEmptiesIsGoneOnWithAtItsEnd) {
+  const StreamMeta& a = stream(1);
+  open(a);
+  write(a, 0, "one\n");
+  commit();
+  test::rewrite(scratch / name, "");
+  write(a, 4, "two\n");
+  EXPECT_EQ(in(name), "two\n") << "and no zeros in front";
+  commit();
+  restart();
+  open(a);
+  write(a, 8, "three\n");
+  EXPECT_EQ(in(name), "two\nthree\n");
+}
+
 TEST_F(FileSinkTest, AFullDiskTakesNothingTwiceAndLosesNothing) {
   for (const std::uint64_t seed : test::seeds(30)) {
     SCOPED_TRACE(test::replay(seed));
     test::Chance chance(seed);
-    use("full-" + std::to_string(seed) + ".log");
+    use("full-" + std::to_string(seed) + (seed % 2 == 0 ? ".log" : ".zst"));
     const StreamMeta& a = stream(seed);
     open(a);
     test::append(scratch / name, "");
@@ -209,9 +177,12 @@ TEST_F(FileSinkTest, AFullDiskTakesNothingTwiceAndLosesNothing) {
         done = all.size();
       }
       if (chance.with(0.3)) (void)sink->flush({});
+      if (chance.with(0.1)) (void)sink->prepare_checkpoint();
     }
     while (done < all.size()) done = write(a, done, std::string_view(all).substr(done)) ? all.size() : done;
-    EXPECT_EQ(in(name) == all, true);
+    commit();
+    const std::string bytes = in(name);
+    EXPECT_TRUE((seed % 2 == 0 ? bytes : unpacked(bytes)) == all);
   }
 }
 
