@@ -20,6 +20,7 @@ TEST_P(FileRotationTest, ALongFileGetsTheTimeIntoItsNameAndAnotherIsBegun) {
   commit();
   EXPECT_THAT(others(), ElementsAre(stamped("20270115T080000Z")));
   EXPECT_EQ(content(scratch / stamped("20270115T080000Z")), source);
+  EXPECT_TRUE(store->outputs(sink->key()).empty()) << "and what has left is not remembered";
   lines(1);
   commit();
   EXPECT_THAT(content(path()), testing::StartsWith("211 "));
