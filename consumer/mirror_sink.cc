@@ -138,8 +138,9 @@ Status MirrorSink::move_mirror(StreamId id, Mirror& mirror, const std::string& t
   const std::string from = std::exchange(row.file, to);
   // In this order, see recover().
   if (auto ok = store_.save_mirror(key_, id, row); !ok) return ok;
+  if (auto ok = rename_file(from, to); !ok) return ok;  // mirror.row keeps the name that the file still has
   mirror.row = row;
-  return rename_file(from, to);
+  return {};
 }
 
 /// Frees the plain name of `path` for a newer stream.
