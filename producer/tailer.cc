@@ -74,9 +74,19 @@ Status Tailer::start(StreamPublisher& publisher, MonoTime now) {
   if (auto ok = registry_.load_consumers(ledger_); !ok) return ok;
   first_start_ = known->empty();
   for (StreamRecord& record : *known) {
+    // Sealed, and readable only through the descriptor of the run that ended: the file had no name any more.
+    const bool held_until_then = record.info.sealed && !record.gone;
+    if (held_until_then) {
+      record.gone = wire::LossReason::kDeleted;
+      record.info.sent = record.info.head;
+    }
     Tracked& tracked = track(std::move(record));
     if (tracked.record.info.sealed) {
       tracked.sealed_since = now;
+      if (held_until_then) {
+        counters_.given_up_bytes += uncommitted_bytes(tracked);
+        dirty_.insert(tracked.record.info.stream);
+      }
       continue;
     }
     by_key_[tracked.record.key] = tracked.record.info.stream;
