@@ -127,6 +127,7 @@ void TailedFile::mark_sent(FileOffset sent, std::span<const std::byte> last) {
   // Grow the head. Its old part was verified a moment ago; if it fails here the next read finds out.
   Head head;
   const std::size_t grown = std::min<std::uint64_t>(sent.raw, Fingerprint::kHeadBytes);
+  if (grown <= fingerprint_.head_length) return;
   if (sent.raw == last.size()) {
     std::copy_n(last.begin(), grown, head.begin());
   } else if (const auto n = pread_fully(fd_.get(), std::span(head).first(grown), 0); !n || *n < grown) {
@@ -137,6 +138,16 @@ void TailedFile::mark_sent(FileOffset sent, std::span<const std::byte> last) {
   }
   fingerprint_.head_length = static_cast<std::uint32_t>(grown);
   fingerprint_.head_digest = digest(std::span(head).first(grown));
+}
+
+Status TailedFile::learn_head() {
+  if (auto ok = open(); !ok) return tl::unexpected(ok.error());
+  Head head;
+  const auto n = pread_fully(fd_.get(), head, 0);
+  if (!n) return fail(n.error().code, path_ + ": " + n.error().context);
+  fingerprint_.head_length = static_cast<std::uint32_t>(*n);
+  fingerprint_.head_digest = *n > 0 ? digest(std::span(head).first(*n)) : 0;
+  return {};
 }
 
 Result<FileOffset> TailedFile::skip_to_end() {

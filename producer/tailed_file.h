@@ -20,13 +20,13 @@ struct FileKey {
   auto operator<=>(const FileKey&) const = default;
 };
 
-/// What a file must still contain to be the one that was read before. Covers only bytes below the cursor, so that a
-/// file that only grows always matches.
+/// What a file must still contain to be the one that was read before. Covers only bytes that were there, so that a file
+/// that only grows always matches.
 struct Fingerprint {
   static constexpr std::size_t kHeadBytes = 4096;
   static constexpr std::size_t kTailBytes = 64;
   FileOffset cursor;              ///< everything below was read
-  std::uint32_t head_length = 0;  ///< bytes of the head digest: min(cursor, kHeadBytes), or less just after growing
+  std::uint32_t head_length = 0;  ///< of the head digest: min(cursor, kHeadBytes), less just after growing, more at 0
   std::uint64_t head_digest = 0;
   std::uint64_t tail_digest = 0;  ///< of the min(cursor, kTailBytes) bytes before the cursor
   bool operator==(const Fingerprint&) const = default;
@@ -51,6 +51,9 @@ class TailedFile final : public StreamSource {
   /// cursor is compared with its fingerprint only if `verify`: without it the read that must follow finds out.
   /// kNotFound if the path leads nowhere and no descriptor is open.
   Result<Look> look(bool verify);
+
+  /// Remembers the beginning of a file of which nothing was read yet, as far as it is there.
+  Status learn_head();
 
   /// Begins at the present end instead of at 0: what is there already is no part of the stream.
   Result<FileOffset> skip_to_end();

@@ -215,8 +215,11 @@ void Tailer::refresh(Tracked& tracked) {
   if (verify) tracked.verified_end = {look->size};
   if (look->size > info->head.raw) {
     tracked.active = now_;
-    publisher_->advance(id, {look->size});
     dirty_.insert(id);
+    // It was empty when it was found: as in mint(), and before its first byte is sent.
+    const Fingerprint& known = tracked.file.fingerprint();
+    if (known.cursor.raw == 0 && known.head_length == 0 && tracked.file.learn_head()) save(now_);
+    publisher_->advance(id, {look->size});
   }
   if (look->deleted && !tracked.deleted_since) {
     tracked.deleted_since = now_;
@@ -237,13 +240,15 @@ void Tailer::mint(const std::string& path, FileKey key, const Selection& selecti
   record.info.first_seen = wall_now();
   record.current_path = path;
   record.key = key;
+  // Its beginning is recorded with it, so that what is there after a kill is not taken for it by its inode alone. What
+  // cannot be read yet is told when it is looked at.
+  TailedFile file(path, key, {});
   if (first_start_ && config_.from_end) {
-    TailedFile file(path, key, {});
-    if (const auto at = file.skip_to_end()) {
-      record.fingerprint = file.fingerprint();
-      record.info.base = record.info.sent = record.info.head = *at;
-    }
+    if (const auto at = file.skip_to_end()) record.info.base = record.info.sent = record.info.head = *at;
+  } else {
+    (void)file.learn_head();
   }
+  record.fingerprint = file.fingerprint();
   fresh_.push_back(std::move(record));
 }
 

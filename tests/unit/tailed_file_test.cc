@@ -176,6 +176,21 @@ TEST_F(TailedFileTest, ARestartRecognisesItsFileAndNotARewrittenOne) {
   EXPECT_EQ(read(), "replaced");
 }
 
+TEST_F(TailedFileTest, WithItsBeginningLearntItIsRecognisedBeforeAnythingWasRead) {
+  test::append(path, chance.text(3000));
+  open();
+  ASSERT_TRUE(file->learn_head());
+  restart();
+  EXPECT_EQ(read(1000).size(), 1000U);
+  EXPECT_EQ(read(100).size(), 100U);
+  open();
+  ASSERT_TRUE(file->learn_head());
+  restart();
+  test::rewrite(path, chance.text(4000));
+  EXPECT_EQ(look(), "replaced");
+  EXPECT_EQ(read(), "replaced");
+}
+
 TEST_F(TailedFileTest, CanBeginAtTheEnd) {
   test::append(path, chance.text(10'000));
   open();
