@@ -320,6 +320,8 @@ void Tailer::reincarnate(Tracked& tracked, wire::LossReason reason) {
   give_up(tracked, reason);
   look_at(path);
   announce_fresh();
+  // It went by a name that no pattern takes; another of its names may be one that is taken.
+  if (discovery_.selection_of(path) == nullptr) next_scan_ = now_;
 }
 
 /// No byte of it can be read any more.

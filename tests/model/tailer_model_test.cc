@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -33,6 +35,7 @@ struct Incarnation {
   bool found = false;    ///< by the producer: it ran while the file had a name that the pattern takes
   std::size_t seen = 0;  ///< bytes that it could read then: these must arrive
   MonoTime grown{};
+  bool alike = false;  ///< begins like another file
 };
 
 class TailerModelTest : public testing::Test {
@@ -131,12 +134,40 @@ class TailerModelTest : public testing::Test {
 
   std::string path(const std::string& name) { return *files / name; }
   std::size_t number(std::size_t least, std::size_t most) { return chance->between(least, most); }
-  std::string some_text() { return chance->text(chance->with(0.2) ? number(5'000, 20'000) : number(1, 300)); }
+  /// Long enough not to be the same twice by chance.
+  std::string some_text() { return chance->text(chance->with(0.2) ? number(5'000, 20'000) : number(20, 300)); }
   /// Whether the pattern takes a new file of this name.
   bool wanted(const std::string& name) const { return pattern_ == "*.log*" || name.ends_with(".log"); }
-  void incarnate(const std::string& name, std::string bytes) {
+  Incarnation* incarnation_of(std::string bytes) {
     incarnations.push_back(std::make_unique<Incarnation>(Incarnation{std::move(bytes), false, 0, now}));
-    at[name] = incarnations.back().get();
+    return incarnations.back().get();
+  }
+  /// Another file has that name now.
+  void incarnate(const std::string& name, std::string bytes) { at[name] = incarnation_of(std::move(bytes)); }
+  /// The file has other bytes now, under all of its names.
+  void reincarnate(const std::string& name, std::string bytes) {
+    const Incarnation* const before = at.at(name);
+    Incarnation* const after = incarnation_of(std::move(bytes));
+    for (auto& [other, incarnation] : at) {
+      if (incarnation == before) incarnation = after;
+    }
+  }
+  /// The same, from `kept` on. Of bytes that nobody can have read nobody knows that they were others.
+  void change_from(const std::string& name, std::size_t kept, std::string bytes) {
+    if (producer || kept < at.at(name)->seen) return reincarnate(name, std::move(bytes));
+    at.at(name)->bytes = std::move(bytes);
+  }
+  std::size_t names_of(const std::string& name) const {
+    return static_cast<std::size_t>(
+        std::count_if(at.begin(), at.end(), [&](const auto& entry) { return entry.second == at.at(name); }));
+  }
+  std::string some_name() {
+    auto it = at.begin();
+    std::advance(it, static_cast<std::ptrdiff_t>(number(0, at.size() - 1)));
+    return it->first;
+  }
+  std::string rotated_name(const std::string& name) {
+    return name.substr(0, name.find(".log")) + ".log." + std::to_string(++rotations);
   }
   void note(const std::string& operation) { operations.push_back(operation); }
 
@@ -149,7 +180,7 @@ class TailerModelTest : public testing::Test {
     at[name]->grown = now;
   }
   void rename(const std::string& name) {
-    const std::string to = name.substr(0, name.find(".log")) + ".log." + std::to_string(++rotations);
+    const std::string to = rotated_name(name);
     note("rename " + name + " to " + to);
     std::filesystem::rename(path(name), path(to));
     at[to] = at.at(name);
@@ -159,20 +190,39 @@ class TailerModelTest : public testing::Test {
     const std::size_t size = at.at(name)->bytes.size() / 2;
     note("truncate " + name + " to " + std::to_string(size));
     std::filesystem::resize_file(path(name), size);
-    incarnate(name, at.at(name)->bytes.substr(0, size));
+    change_from(name, size, at.at(name)->bytes.substr(0, size));
   }
   void truncate_and_refill(const std::string& name) {
     const std::string text = some_text();
     note("truncate " + name + " and write " + std::to_string(text.size()));
     test::rewrite(path(name), text);
-    incarnate(name, text);
+    reincarnate(name, text);
+  }
+  /// As logrotate does with copytruncate.
+  void copy_and_truncate(const std::string& name) {
+    const std::string to = rotated_name(name);
+    const std::string text = some_text();
+    note("copy " + name + " to " + to + ", truncate it and write " + std::to_string(text.size()));
+    std::filesystem::copy_file(path(name), path(to));
+    incarnate(to, at.at(name)->bytes);
+    at[to]->alike = true;
+    test::rewrite(path(name), text);
+    reincarnate(name, text);
   }
   void rewrite_in_place(const std::string& name) {
     std::string text = chance->text(at.at(name)->bytes.size());
     if (chance->with(0.5)) text += some_text();
     note("overwrite " + name + " in place with " + std::to_string(text.size()));
     test::write_at(path(name), 0, text);
-    incarnate(name, text);
+    reincarnate(name, text);
+  }
+  /// Its beginning stays what it was.
+  void rewrite_second_half(const std::string& name) {
+    const std::string& bytes = at.at(name)->bytes;
+    const std::string text = chance->text(bytes.size() - bytes.size() / 2 + number(0, 100));
+    note("overwrite the second half of " + name + " with " + std::to_string(text.size()));
+    test::write_at(path(name), bytes.size() / 2, text);
+    change_from(name, bytes.size() / 2, bytes.substr(0, bytes.size() / 2) + text);
   }
   void replace(const std::string& name) {
     const std::string text = some_text();
@@ -180,6 +230,29 @@ class TailerModelTest : public testing::Test {
     test::rewrite(path("temporary"), text);
     std::filesystem::rename(path("temporary"), path(name));
     incarnate(name, text);
+  }
+  /// Over a file that may be tailed too.
+  void move_over(const std::string& name, const std::string& to) {
+    if (at.at(name) == at.at(to)) return;  // rename() leaves two names of one file as they are
+    note("rename " + name + " over " + to);
+    std::filesystem::rename(path(name), path(to));
+    at[to] = at.at(name);
+    at.erase(name);
+  }
+  void link(const std::string& name) {
+    const std::string to = rotated_name(name);
+    note("link " + name + " as " + to);
+    std::filesystem::create_hard_link(path(name), path(to));
+    at[to] = at.at(name);
+  }
+  /// A new file that begins like another, in place of what has the name.
+  void begin_alike(const std::string& name, const std::string& other) {
+    const std::string text = at.at(other)->bytes.substr(0, number(1, 6000)) + chance->text(number(64, 300));
+    note("make " + name + " with " + std::to_string(text.size()) + " bytes, beginning like " + other);
+    test::rewrite(path("temporary"), text);
+    std::filesystem::rename(path("temporary"), path(name));
+    incarnate(name, text);
+    at[name]->alike = true;
   }
   void remove(const std::string& name) {
     note("delete " + name);
@@ -198,25 +271,33 @@ class TailerModelTest : public testing::Test {
   void something_happens_to_files() {
     const std::vector<std::string> names = {"a.log", "b.log", "c.log"};
     std::string name = chance->one_of(names);
-    if (!at.empty() && chance->with(0.3)) {  // also to those that were rotated
-      auto it = at.begin();
-      std::advance(it, static_cast<std::ptrdiff_t>(chance->between(std::size_t{0}, at.size() - 1)));
-      name = it->first;
-    }
+    if (!at.empty() && chance->with(0.3)) name = some_name();  // also to those that were rotated
     if (!at.contains(name)) return append(name);
-    switch (number(0, 11)) {
+    const Incarnation& file = *at.at(name);
+    // What is the beginning of another file must not come to be where that file was: nothing could tell the two apart.
+    const bool may_be_cut = knows_all_it_read && !file.alike;
+    switch (number(0, 17)) {
       case 0:
       case 1:
       case 2: return append(name);
       case 3: rename(name); return append(name);
       case 4: return rename(name);
-      case 5: return knows_all_it_read ? shorten(name) : append(name);
+      case 5: return may_be_cut ? shorten(name) : append(name);
       case 6: return truncate_and_refill(name);
       case 7: return rewrite_in_place(name);
       case 8: return replace(name);
       case 9: return remove(name);
       case 10: remove(name); return append(name);
-      case 11: return producer ? append_and_delete(name) : append(name);
+      case 11: return producer && names_of(name) == 1 ? append_and_delete(name) : append(name);
+      case 12: return file.alike ? append(name) : copy_and_truncate(name);
+      case 13: return may_be_cut && file.bytes.size() >= 64 ? rewrite_second_half(name) : append(name);
+      case 14: return move_over(name, some_name());
+      case 15:
+      case 16: return link(name);
+      case 17: {
+        const std::string other = some_name();
+        return at.at(other)->alike ? append(name) : begin_alike(name, other);
+      }
     }
   }
 
@@ -235,30 +316,55 @@ class TailerModelTest : public testing::Test {
     }
     return out;
   }
+  /// Gives as many of `from` as possible one of `to` each, of those that `pairs` allows; returns who gets none.
+  template <class Allowed>
+  static std::vector<std::size_t> without_partner(std::size_t from, std::size_t to, Allowed&& allowed) {
+    std::vector<std::optional<std::size_t>> partner(to);
+    std::vector<bool> asked;
+    const std::function<bool(std::size_t)> find = [&](std::size_t one) {
+      for (std::size_t other = 0; other < to; ++other) {
+        if (asked[other] || !allowed(one, other)) continue;
+        asked[other] = true;
+        if (partner[other] && !find(*partner[other])) continue;
+        partner[other] = one;
+        return true;
+      }
+      return false;
+    };
+    std::vector<std::size_t> alone;
+    for (std::size_t one = 0; one < from; ++one) {
+      asked.assign(to, false);
+      if (!find(one)) alone.push_back(one);
+    }
+    return alone;
+  }
+  /// Each incarnation is a stream of its own, each stream an incarnation of its own.
   void expect_all_that_there_was() {
     ASSERT_THAT(consumer->wrong, testing::IsEmpty());
-    for (const auto& incarnation : incarnations) {
-      if (incarnation->seen == 0) continue;
-      std::size_t whole = 0;
-      for (const auto& [id, r] : consumer->received()) {
-        const bool enough = r.bytes.size() >= incarnation->seen;
-        whole +=
-            enough && incarnation->bytes.starts_with(r.bytes) && r.bytes.size() <= incarnation->bytes.size() ? 1 : 0;
-      }
-      ASSERT_GE(whole, 1U) << "no stream has these " << incarnation->bytes.size() << " bytes, " << incarnation->seen
-                           << " of which were there to be read: " << incarnation->bytes.substr(0, 40) << received();
-    }
+    std::vector<const Received*> streams;
     for (const auto& [id, r] : consumer->received()) {
       ASSERT_THAT(r.losses, testing::IsEmpty()) << r.info.path;
-      const bool real = std::any_of(incarnations.begin(), incarnations.end(),
-                                    [&](const auto& i) { return i->bytes.starts_with(r.bytes); });
-      ASSERT_TRUE(real) << "a stream of " << r.info.path << " has bytes that no file had: " << r.bytes.size()
-                        << " bytes, " << r.bytes.substr(0, 40);
+      if (!r.bytes.empty()) streams.push_back(&r);
     }
-    std::map<std::string, int> times;
-    for (const auto& [id, r] : consumer->received()) {
-      if (r.bytes.empty()) continue;
-      ASSERT_EQ(++times[r.bytes], 1) << "the same content twice, " << r.info.path;
+    std::vector<const Incarnation*> needed;
+    for (const auto& incarnation : incarnations) {
+      if (incarnation->seen > 0) needed.push_back(incarnation.get());
+    }
+    const auto same = [](const Incarnation& incarnation, const Received& r) {
+      return r.bytes.size() >= incarnation.seen && incarnation.bytes.starts_with(r.bytes);
+    };
+    for (const std::size_t i : without_partner(needed.size(), streams.size(), [&](std::size_t one, std::size_t other) {
+           return same(*needed[one], *streams[other]);
+         })) {
+      FAIL() << "no stream has these " << needed[i]->bytes.size() << " bytes, " << needed[i]->seen
+             << " of which were there to be read: " << needed[i]->bytes.substr(0, 40) << received();
+    }
+    for (const std::size_t i : without_partner(
+             streams.size(), incarnations.size(),
+             [&](std::size_t one, std::size_t other) { return same(*incarnations[other], *streams[one]); })) {
+      FAIL() << "a stream of " << streams[i]->info.path
+             << " has bytes that no file had, or that another stream has: " << streams[i]->bytes.size() << " bytes, "
+             << streams[i]->bytes.substr(0, 40) << received();
     }
   }
 
@@ -308,6 +414,25 @@ TEST_F(TailerModelTest, WhatWasHeldAfterItsFileWasDeletedIsRecordedAsLostWhenThe
   ASSERT_EQ(r.losses.size(), 1U);
   EXPECT_EQ(r.losses[0].reason, wire::LossReason::kDeleted);
   EXPECT_EQ(r.cursor().raw, incarnations[0]->bytes.size());
+}
+
+TEST_F(TailerModelTest, AFileThatIsRewrittenRightAfterAKillIsNoMixture) {
+  for (const bool empty_at_first : {false, true}) {
+    begin(1, "*.log");
+    if (empty_at_first) {
+      test::append(path("a.log"), "");
+      run(100ms);
+    }
+    append("a.log");
+    run(100ms);  // read and sent, and its position not saved yet
+    stop();
+    truncate_and_refill("a.log");
+    append("a.log");
+    start();
+    settle();
+    expect_all_that_there_was();
+    end();
+  }
 }
 
 TEST_F(TailerModelTest, AHeldFileIsReadAfterItWasDeleted) {
