@@ -3,6 +3,7 @@
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -39,7 +40,11 @@ class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
     if (!status_.empty()) std::fputs("\r\033[K", stderr);
   }
   void draw_status() {
-    if (!status_.empty()) std::fputs(status_.c_str(), stderr);
+    // A line that is wrapped could not be erased any more.
+    winsize size{};
+    const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+    const std::size_t room = known ? size.ws_col - 1U : status_.size();
+    std::fwrite(status_.data(), 1, std::min(room, status_.size()), stderr);
     std::fflush(stderr);
   }
   std::string status_;
