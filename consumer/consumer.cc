@@ -523,7 +523,8 @@ int Consumer::run(StopSignals& signals) {
   log::info("consumer ended", {{"bytes", counters.bytes_delivered},
                                {"bytes_fetched", counters.bytes_fetched},
                                {"bytes_lost", counters.lost_bytes},
-                               {"rejected", counters.rejected}});
+                               {"rejected", counters.rejected + control_->counters().rejected},
+                               {"refused_versions", control_->counters().refused_versions}});
   if (failed_) return 1;
   return counters.lost_bytes > 0 ? 3 : 0;
 }

@@ -208,7 +208,9 @@ int Producer::run(StopSignals& signals) {
   const std::uint64_t lost = tailer_->counters().given_up_bytes;
   log::info("producer ended", {{"bytes_sent", streams_->broadcast_counters().raw_bytes_sent},
                                {"bytes_fetched", streams_->fetch_counters().bytes_served},
-                               {"bytes_lost", lost}});
+                               {"bytes_lost", lost},
+                               {"rejected", control_->counters().rejected},
+                               {"refused_versions", control_->counters().refused_versions}});
   return config_.once && lost > 0 ? 3 : 0;
 }
 
