@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pty
 import random
 import re
 import select
@@ -18,6 +19,8 @@ import signal
 import socket
 import subprocess
 import tempfile
+import termios
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -199,12 +202,28 @@ class Agent:
         self._process: subprocess.Popen[bytes] | None = None
         self._children = ChildHandles()
         self._must_live = False
+        self._terminal: threading.Thread | None = None
 
     def start(self, *more_flags: Argument) -> None:
         """Starts it, also after an earlier run; `more_flags` are for this run only."""
+        with self._err.open("ab") as err:
+            self._start(more_flags, err.fileno())
+
+    def start_on_terminal(self, columns: int) -> None:
+        """The same, with a terminal as its standard error: stderr() is what was sent to the screen."""
+        ours, its = pty.openpty()
+        termios.tcsetwinsize(its, (24, columns))
+        self._terminal = threading.Thread(target=_record, args=(ours, self._err), daemon=True)
+        self._terminal.start()
+        try:
+            self._start((), its)
+        finally:
+            os.close(its)
+
+    def _start(self, more_flags: Sequence[Argument], err: int) -> None:
         assert not self.alive, f"{self.name} runs already"
         flags = [*self.flags, *map(str, more_flags)]
-        with self._out.open("ab") as out, self._err.open("ab") as err:
+        with self._out.open("ab") as out:
             self._process = subprocess.Popen(
                 [*self._command, *flags], stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=self._environment
             )
@@ -260,9 +279,12 @@ class Agent:
     def wait_exit(self, deadline: float = DEADLINE) -> int:
         self._must_live = False
         try:
-            return self._running.wait(deadline * TIME_SCALE)
+            code = self._running.wait(deadline * TIME_SCALE)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"not within {deadline:g} s: {self.name} ends") from None
+        if self._terminal is not None:
+            self._terminal.join()  # all that was written to it is on record
+        return code
 
     def wait_children_gone(self, deadline: float = 5.0) -> None:
         """After its end: nothing it had started is left."""
@@ -282,7 +304,7 @@ class Agent:
         return self.stdout().split(b"\n")[:-1]
 
     def stderr(self) -> str:
-        return self._err.read_text(errors="replace") if self._err.exists() else ""
+        return self._err.read_bytes().decode(errors="replace") if self._err.exists() else ""
 
     def report(self) -> str:
         """For a failed test: how it was started, how it is, and the last of what it logged."""
@@ -344,6 +366,14 @@ class ChildHandles:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
         wait_until(self.gone, "killed child processes end")
+
+
+def _record(terminal: int, path: Path) -> None:
+    """Appends what is written to a terminal to a file, until the last who has it open ends."""
+    with os.fdopen(terminal, "rb", buffering=0) as screen, path.open("ab", buffering=0) as record:
+        with contextlib.suppress(OSError):  # a terminal without writers answers with EIO
+            while data := screen.read(4096):
+                record.write(data)
 
 
 def _close_if_ended(handle: int) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -272,6 +274,35 @@ def test_no_progress_line_where_stderr_is_no_terminal(lab: Lab) -> None:
         assert not set(agent.stderr()) & {"\r", "\x1b"}
 
 
+@pytest.mark.parametrize("columns", (200, 40))
+def test_a_progress_line_is_shown_on_a_terminal_and_gone_at_the_end(lab: Lab, columns: int) -> None:
+    source = lab.source()
+    link = lab.link("tcp")
+    consumer = lab.consumer(link.consumers[0], mirror=True, start=False)
+    consumer.start_on_terminal(columns)
+    lab.producer(link.producers[0], "--rate", "20")
+    source.append_lines(1)
+    lab.wait_mirrored(consumer)
+    source.append_lines(100_000)  # at 2.5 MB/s it lasts long enough to see a bar
+
+    whole = r"1 nodes  1 streams  .*/s  behind .*  lost 0 B  \[#*\.*\] \d+%"
+    line = re.compile(whole if columns == 200 else "1 nodes  1 streams  .*/s")
+    lab.wait_until(lambda: any(line.search(shown) for shown in statuses(consumer)), "a progress line is shown")
+    assert consumer.terminate() == 0
+    assert max(map(len, statuses(consumer))) < columns
+
+    on_screen = consumer.stderr().replace("\r\n", "\n").rpartition(ERASE)[2]
+    assert "consumer ended" in on_screen and "behind" not in on_screen
+
+
+ERASE = "\r\x1b[K"
+
+
+def statuses(consumer: Agent) -> list[str]:
+    """The progress lines that were shown and erased again."""
+    return [shown.rpartition("\n")[2] for shown in consumer.stderr().split(ERASE)[:-1]]
+
+
 # --- asking for settings -----------------------------------------------------------------------------------------------
 
 
@@ -296,7 +327,20 @@ def test_version_is_one_line(lab: Lab, program: str) -> None:
     (("fantail-producer", ("--rate", "50", "/var/log/*.log")), ("fantail-consumer", ("--topic", "web", "--sync", "7"))),
 )
 def test_check_accepts_a_good_command_line_and_starts_nothing(lab: Lab, program: str, arguments: tuple[str, ...]) -> None:
-    assert lab.run(program, "--check", *arguments).code == 0
+    port = lab.ports.take()
+    with socket.create_server(("127.0.0.1", port)):
+        done = lab.run(program, "--check", "--endpoint", f"tcp://127.0.0.1:{port}", *arguments)
+
+    assert done.code == 0, done.err
+    assert files_below(lab.state_of(f"run-{program}")) == []
+
+
+@pytest.mark.parametrize("program, files", (("fantail-producer", ("/var/log/*.log",)), ("fantail-consumer", ())))
+def test_check_refuses_a_mistake(lab: Lab, program: str, files: tuple[str, ...]) -> None:
+    done = lab.run(program, "--check", "--transport", "pigeon", *files)
+
+    assert done.code == 2
+    assert "pigeon" in done.err
 
 
 def test_printed_configuration_can_be_read_again(lab: Lab) -> None:
