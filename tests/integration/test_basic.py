@@ -254,7 +254,7 @@ def test_a_consumer_ends_when_everything_known_is_delivered(lab: Lab, ending: tu
 
 def test_a_polite_end_delivers_everything_and_succeeds(lab: Lab) -> None:
     source = lab.source()
-    producer, consumer = lab.pair()
+    producer, consumer = lab.pair("--drain", "30")
     source.append_lines(1)
     lab.wait_mirrored(consumer)
     source.append_lines(50_000)
@@ -280,7 +280,7 @@ def test_a_progress_line_is_shown_on_a_terminal_and_gone_at_the_end(lab: Lab, co
     link = lab.link("tcp")
     consumer = lab.consumer(link.consumers[0], mirror=True, start=False)
     consumer.start_on_terminal(columns)
-    lab.producer(link.producers[0], "--rate", "20")
+    lab.producer(link.producers[0], "--rate", "20", "--compression", "none")
     source.append_lines(1)
     lab.wait_mirrored(consumer)
     source.append_lines(100_000)  # at 2.5 MB/s it lasts long enough to see a bar

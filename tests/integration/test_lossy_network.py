@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from fantail_lab import TIME_SCALE, Agent, Consumer, Lab, Link, Place, pace
+from fantail_lab import Agent, Consumer, Lab, Link, Place, least_of_tries, pace
 from fantail_netlab import Netlab
 from fantail_sources import LogWriter, Source
 
@@ -64,13 +64,13 @@ def lines_flowing(lab: Lab, cluster: Cluster, bytes_per_second: float = 500_000)
         yield
 
 
-def wait_all_flow(lab: Lab, cluster: Cluster, consumer: Consumer, deadline: float = 20) -> None:
+def wait_all_flow(lab: Lab, cluster: Cluster, consumer: Consumer) -> None:
     for source in cluster.sources:
-        lab.wait_flow(consumer, source, deadline)
+        lab.wait_flow(consumer, source)
 
 
 def wait_complete(lab: Lab, cluster: Cluster) -> None:
-    lab.wait_mirrored(*cluster.consumers, deadline=30)
+    lab.wait_mirrored(*cluster.consumers)
     lab.wait_merged(*cluster.consumers)
 
 
@@ -90,12 +90,16 @@ def test_packet_loss_loses_no_byte(lab: Lab, netlab: Netlab, kind: str, percent:
 def test_a_partition_of_ten_seconds(lab: Lab, netlab: Netlab, kind: str) -> None:
     cluster = start_cluster(lab, netlab, kind)
     lonely, other = cluster.consumers
-    with lines_flowing(lab, cluster):
+
+    def cut_and_heal() -> float:
         netlab.cut(cluster.host_of(lonely))
-        wait_all_flow(lab, cluster, other, FLOWS_AGAIN_SECONDS)
+        undisturbed = lab.time_until_flow(other, *cluster.sources)
         pace(10)
         netlab.heal(cluster.host_of(lonely))
-        wait_all_flow(lab, cluster, lonely, FLOWS_AGAIN_SECONDS)
+        return max(undisturbed, lab.time_until_flow(lonely, *cluster.sources))
+
+    with lines_flowing(lab, cluster):
+        least_of_tries(cut_and_heal, FLOWS_AGAIN_SECONDS, "data flows to the other, and again after healing")
 
     wait_complete(lab, cluster)
 
@@ -105,11 +109,15 @@ def test_a_consumer_stopped_for_five_seconds_is_not_wedged(lab: Lab, netlab: Net
     """libzmq's epgm subscriber does not recover from this by itself."""
     cluster = start_cluster(lab, netlab, "epgm")
     stopped = cluster.consumers[0]
-    with lines_flowing(lab, cluster, bytes_per_second=4_000_000):
+
+    def freeze_and_thaw() -> float:
         stopped.freeze()
         pace(5)
         stopped.thaw()
-        wait_all_flow(lab, cluster, stopped, FLOWS_AGAIN_SECONDS)
+        return lab.time_until_flow(stopped, *cluster.sources)
+
+    with lines_flowing(lab, cluster, bytes_per_second=4_000_000):
+        least_of_tries(freeze_and_thaw, FLOWS_AGAIN_SECONDS, "data flows again")
 
     wait_complete(lab, cluster)
 
@@ -118,11 +126,14 @@ def test_a_consumer_stopped_for_five_seconds_is_not_wedged(lab: Lab, netlab: Net
 def test_an_empty_datagram_to_the_group_stops_nobody_for_long(lab: Lab, netlab: Netlab) -> None:
     """libzmq aborts the process that receives it, publisher or subscriber."""
     cluster = start_cluster(lab, netlab, "epgm")
+
+    def attack() -> float:
+        send_empty_datagram(cluster)
+        return max(lab.time_until_flow(consumer, *cluster.sources) for consumer in cluster.consumers)
+
     with lines_flowing(lab, cluster):
         for _ in range(2):
-            send_empty_datagram(cluster)
-            for consumer in cluster.consumers:
-                wait_all_flow(lab, cluster, consumer, FLOWS_AGAIN_SECONDS)
+            least_of_tries(attack, FLOWS_AGAIN_SECONDS, "data flows again to both")
 
     wait_complete(lab, cluster)
 
@@ -135,11 +146,16 @@ def test_a_stopped_consumer_does_not_hold_up_the_other(lab: Lab, netlab: Netlab,
     with LogWriter(watched, bytes_per_second=5_000_000) as writer:
         for consumer in cluster.consumers:
             lab.wait_flow(consumer, watched)
-        stopped.freeze()
-        behind = worst_lag(lab, live, writer, seconds=5)
-        stopped.thaw()
 
-    assert behind <= LIVE_SECONDS * TIME_SCALE
+        def freeze_and_watch() -> float:
+            stopped.freeze()
+            behind = worst_lag(lab, live, writer, seconds=5)
+            stopped.thaw()
+            lab.wait_flow(stopped, watched)
+            return behind
+
+        least_of_tries(freeze_and_watch, LIVE_SECONDS, "the other stays close to live")
+
     wait_complete(lab, cluster)
 
 
