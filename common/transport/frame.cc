@@ -10,11 +10,25 @@
 #include <utility>
 #include <vector>
 
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#endif
+
 namespace fantail {
 namespace {
 
 static_assert(sizeof(zmq_msg_t) == 64);
 constexpr std::size_t kCopyBelow = 8 * 1024;  // a copy of this size costs less than a buffer kept busy
+
+// libzmq orders what is done before a message is sent before its release on another thread. It is not built for the
+// thread sanitizer, which has to be told.
+#ifdef __SANITIZE_THREAD__
+void lend(void* block) { __tsan_release(block); }
+void take_back(void* block) { __tsan_acquire(block); }
+#else
+void lend(void*) {}
+void take_back(void*) {}
+#endif
 
 zmq_msg_t* message(const std::byte* storage) { return reinterpret_cast<zmq_msg_t*>(const_cast<std::byte*>(storage)); }
 
@@ -141,7 +155,11 @@ Frame FramePool::to_frame(Buffer&& buffer, std::size_t size) {
   Frame frame;
   auto* m = static_cast<zmq_msg_t*>(frame.native());
   zmq_msg_close(m);
-  const auto release = [](void*, void* hint) { FramePoolShared::give_back(static_cast<Block*>(hint)); };
+  const auto release = [](void*, void* hint) {
+    take_back(hint);
+    FramePoolShared::give_back(static_cast<Block*>(hint));
+  };
+  lend(buffer.block_);
   if (zmq_msg_init_data(m, buffer.block_->data, size, release, buffer.block_) != 0) {
     zmq_msg_init(m);
     throw std::bad_alloc();
