@@ -34,13 +34,13 @@ class TokenBucket {
 
  private:
   void refill(MonoTime now) {
-    if (last_) tokens_ = std::min(burst_, tokens_ + rate_ * std::chrono::duration<double>(now - *last_).count());
+    tokens_ = std::min(burst_, tokens_ + rate_ * std::chrono::duration<double>(now - last_).count());
     last_ = now;
   }
   double rate_;
   double burst_;
-  double tokens_;
-  std::optional<MonoTime> last_;
+  double tokens_;  // at first burst_, so that it does not matter that `last_` is long ago
+  MonoTime last_{};
 };
 
 /// How long to wait for a receiver whose queue is full. Alone, a receiver gets the whole patience at each standstill:
