@@ -172,7 +172,8 @@ Bytes Encoder::streams(const Streams& m) {
     const auto path = b.CreateString(s.path);
     const auto stream = pack(s.stream);
     list.push_back(fb::CreateStreamInfo(b, &stream, s.sequence, topic, path, s.base.raw, s.sent.raw, s.head.raw,
-                                        s.sealed, s.first_seen.ns));
+                                        s.sealed, s.first_seen.ns, s.file.device, s.file.inode, s.file.head_length,
+                                        s.file.head_digest, s.committed.raw));
   }
   const auto vector = b.CreateVector(list);
   return impl_->finish(Kind::kStreams, fb::CreateStreams(b, vector, m.listing, m.more));
@@ -359,9 +360,13 @@ Result<Streams> decode_streams(Bytes body) {
     info.head = {s->head()};
     info.sealed = s->sealed();
     info.first_seen = {s->first_seen_ns()};
+    info.file = {s->device(), s->inode(), s->head_length(), s->head_digest()};
+    info.committed = {s->committed()};
     if (!info.stream) return corrupt("Streams: no stream id");
     if (info.path.size() > kMaxPathBytes || topic_problem(info.topic)) return corrupt("Streams: bad path or topic");
     if (info.base > info.head || info.sent > info.head) return corrupt("Streams: base or sent past the head");
+    if (info.committed > info.head) return corrupt("Streams: committed past the head");
+    if (info.file.head_length > kMaxIdentityHeadBytes) return corrupt("Streams: head length over the limit");
     m.streams.push_back(std::move(info));
   }
   return m;

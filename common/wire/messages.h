@@ -21,6 +21,7 @@ inline constexpr std::size_t kMaxTopicBytes = 255;
 inline constexpr std::size_t kMaxNameBytes = 255;
 inline constexpr std::size_t kMaxPathBytes = 4096;
 inline constexpr std::size_t kMaxListEntries = 4096;  ///< heads, streams, commits or topics in one message
+inline constexpr std::uint32_t kMaxIdentityHeadBytes = 4096;
 
 enum class Kind : std::uint8_t {
   kChunk = 1,
@@ -95,6 +96,15 @@ struct List {
   bool operator==(const List&) const = default;
 };
 
+/// The file behind a stream, so that a source that lost its memory knows it again.
+struct FileIdentity {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;        ///< 0: unknown, or no file
+  std::uint32_t head_length = 0;  ///< how many bytes of its beginning were seen, at most kMaxIdentityHeadBytes
+  std::uint64_t head_digest = 0;  ///< of these
+  bool operator==(const FileIdentity&) const = default;
+};
+
 struct StreamInfo {
   StreamId stream;
   std::uint64_t sequence = 0;  ///< order of creation at its node, from 1
@@ -105,12 +115,14 @@ struct StreamInfo {
   FileOffset head;
   bool sealed = false;
   WallTime first_seen;
+  FileIdentity file = {};
+  FileOffset committed = {};  ///< in what a consumer tells: everything below is safe on its disk
   bool operator==(const StreamInfo&) const = default;
 };
 
 struct Streams {
   std::vector<StreamInfo> streams;
-  bool listing = false;  ///< part of the answer to List; else news
+  bool listing = false;  ///< part of the answer to List, which either side may ask; else news
   bool more = false;
   bool operator==(const Streams&) const = default;
 };

@@ -51,7 +51,8 @@ void check(const Streams& m) {
     PROMISE(bool(s.stream));
     PROMISE(!topic_problem(s.topic));
     PROMISE(s.path.size() <= kMaxPathBytes);
-    PROMISE(s.base <= s.head && s.sent <= s.head);
+    PROMISE(s.base <= s.head && s.sent <= s.head && s.committed <= s.head);
+    PROMISE(s.file.head_length <= kMaxIdentityHeadBytes);
   }
 }
 void check(const Fetch& m) { PROMISE(!m.range.empty()); }

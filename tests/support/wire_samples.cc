@@ -88,6 +88,12 @@ std::vector<WireSample> wire_samples() {
       true,
       true};
   out.push_back(make("Streams", Kind::kStreams, streams, e.streams(streams), wire::decode_streams));
+  wire::Streams known = streams;
+  known.streams[0].file = {64'769, 1'234'567, 4096, 0xfedcba9876543210};
+  known.streams[0].committed = {4000};
+  known.streams[1].file = {UINT64_MAX, UINT64_MAX, 7, UINT64_MAX};
+  known.streams[1].committed = {7};
+  out.push_back(make("KnownStreams", Kind::kStreams, known, e.streams(known), wire::decode_streams));
 
   const wire::Fetch fetch{5, kStream, {{4096}, {5000}}};
   out.push_back(make("Fetch", Kind::kFetch, fetch, e.fetch(fetch), wire::decode_fetch));

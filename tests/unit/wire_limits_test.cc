@@ -1,6 +1,7 @@
 // The limits of docs/protocol.md, at the last value that is allowed and the first that is not.
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -20,6 +21,17 @@ constexpr StreamId kStream{1, 2};
 /// The smallest table there is: no field present. Root offset 8; at 4 a vtable of 4 bytes for a table of 4 bytes; at 8
 /// the table, 4 bytes after its vtable.
 constexpr std::array<std::uint8_t, 12> kEmptyTable = {8, 0, 0, 0, 4, 0, 4, 0, 4, 0, 0, 0};
+
+/// A Streams message of version 1.0 as it was before it could tell of files; see
+/// StreamsFromBeforeFilesWereToldHaveNone.
+constexpr std::array<std::uint8_t, 112> kStreamsWithoutFiles = {
+    0x0c, 0x00, 0x00, 0x00, 0x08, 0x00, 0x0c, 0x00, 0x08, 0x00, 0x07, 0x00, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    0x01, 0x04, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x18, 0x00, 0x00, 0x00, 0x00, 0x00, 0x12, 0x00, 0x2c, 0x00,
+    0x04, 0x00, 0x1c, 0x00, 0x14, 0x00, 0x18, 0x00, 0x00, 0x00, 0x00, 0x00, 0x24, 0x00, 0x12, 0x00, 0x00, 0x00, 0x01,
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x20, 0x00, 0x00, 0x00,
+    0x14, 0x00, 0x00, 0x00, 0x12, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x64, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    0x00, 0x02, 0x00, 0x00, 0x00, 0x2f, 0x61, 0x00, 0x00, 0x03, 0x00, 0x00, 0x00, 0x77, 0x65, 0x62, 0x00,
+};
 
 class WireLimitsTest : public testing::Test {
  protected:
@@ -290,6 +302,35 @@ TEST_F(WireLimitsTest, ListedStreamBeginsAndWasSentUpToItsHeadAtMost) {
   expect_corrupt(stream(base_past), "base or sent past the head");
   m.sent = m.head + 1;
   expect_corrupt(stream(m), "base or sent past the head");
+}
+
+TEST_F(WireLimitsTest, ListedStreamIsCommittedUpToItsHeadAtMost) {
+  StreamInfo m = good_stream();
+  m.committed = m.head;
+  EXPECT_TRUE(stream(m));
+  m.committed = m.head + 1;
+  expect_corrupt(stream(m), "committed past the head");
+}
+
+TEST_F(WireLimitsTest, ListedStreamIsKnownByItsFirst4096BytesAtMost) {
+  StreamInfo m = good_stream();
+  m.file = {UINT64_MAX, UINT64_MAX, 4096, UINT64_MAX};
+  const auto decoded = stream(m);
+  ASSERT_TRUE(decoded);
+  EXPECT_EQ(decoded->streams[0].file, m.file);
+  m.file.head_length = 4097;
+  expect_corrupt(stream(m), "head length over the limit");
+}
+
+TEST_F(WireLimitsTest, StreamsFromBeforeFilesWereToldHaveNone) {
+  // What a sender of that time made of {stream, sequence 18, topic "web", path "/a", head 100}.
+  const Bytes old = std::as_bytes(std::span(kStreamsWithoutFiles));
+  StreamInfo m = good_stream();
+  m.sequence = 18;
+  m.path = "/a";
+  EXPECT_EQ(decode_streams(old), (Streams{{m}, true, false}));
+  const auto now = body(encoder.streams({{m}, true, false}));
+  EXPECT_TRUE(std::equal(now.begin(), now.end(), old.begin(), old.end())) << "what is not told takes no room";
 }
 
 TEST_F(WireLimitsTest, OneBadStreamMakesTheWholeListBad) {
