@@ -1,5 +1,6 @@
 #include "producer/tailed_file.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -8,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 
 #include "common/base/digest.h"
 
@@ -37,6 +39,18 @@ Result<FileKey> key_of(const std::string& path) {
   if (::stat(path.c_str(), &status) != 0) return fail_errno(errno, path);
   if (!S_ISREG(status.st_mode)) return fail(ErrorCode::kInvalid, path + ": not a regular file");
   return key_from(status);
+}
+
+std::optional<std::string> find_in_directory(const std::filesystem::path& directory, FileKey key) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> handle(::opendir(directory.c_str()), ::closedir);
+  if (!handle) return std::nullopt;
+  while (const dirent* entry = ::readdir(handle.get())) {
+    if (entry->d_ino != key.inode) continue;
+    const std::string path = (directory / entry->d_name).string();
+    const auto found = key_of(path);
+    if (found && *found == key) return path;
+  }
+  return std::nullopt;
 }
 
 TailedFile::TailedFile(std::string path, FileKey key, Fingerprint fingerprint)

@@ -84,5 +84,7 @@ class TailedFile final : public StreamSource {
 
 /// The key of what `path` leads to (links followed), if that is a regular file.
 Result<FileKey> key_of(const std::string& path);
+/// The entry of `directory` that is the file `key`, whatever its name.
+std::optional<std::string> find_in_directory(const std::filesystem::path& directory, FileKey key);
 
 }  // namespace fantail

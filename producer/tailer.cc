@@ -1,6 +1,5 @@
 #include "producer/tailer.h"
 
-#include <dirent.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -8,28 +7,13 @@
 #include <array>
 #include <filesystem>
 
+#include "producer/tracked.h"
+
 namespace fantail {
 namespace {
 
-constexpr Duration kSweepInterval = 1s;
 constexpr Duration kSaveInterval = 1s;
 constexpr Duration kMissingGrace = 1s;  // a rename shows as two events, possibly of two directories
-constexpr Duration kDeletedQuiet = 5s;  // a deleted file may still be written by who has it open
-constexpr Duration kCloseIdleAfter = 10s;
-constexpr Duration kForgetUnwantedAfter = 10s;
-
-/// The entry of `directory` that is the file `key`, whatever its name.
-std::optional<std::string> find_in_directory(const std::filesystem::path& directory, FileKey key) {
-  const std::unique_ptr<DIR, int (*)(DIR*)> handle(::opendir(directory.c_str()), ::closedir);
-  if (!handle) return std::nullopt;
-  while (const dirent* entry = ::readdir(handle.get())) {
-    if (entry->d_ino != key.inode) continue;
-    const std::string path = (directory / entry->d_name).string();
-    const auto found = key_of(path);
-    if (found && *found == key) return path;
-  }
-  return std::nullopt;
-}
 
 std::int64_t modification_time(const std::string& path) {
   struct stat status {};
@@ -38,17 +22,6 @@ std::int64_t modification_time(const std::string& path) {
 }
 
 }  // namespace
-
-struct Tailer::Tracked {
-  StreamRecord record;  ///< the parts that do not change often; the rest is in `file` and the publisher
-  TailedFile file;
-  MonoTime active{};
-  FileOffset verified_end;  ///< its own bytes were seen up to here, read or not
-  std::optional<MonoTime> deleted_since;
-  std::optional<MonoTime> sealed_since;
-
-  explicit Tracked(StreamRecord r) : record(std::move(r)), file(record.current_path, record.key, record.fingerprint) {}
-};
 
 Tailer::Tailer(TailerConfig config, Discovery& discovery, Registry& registry, CommitLedger& ledger)
     : config_(config), discovery_(discovery), registry_(registry), ledger_(ledger) {}
@@ -348,95 +321,7 @@ void Tailer::give_up(Tracked& tracked, wire::LossReason reason) {
   dirty_.insert(id);
 }
 
-// ---- holds, saving
-
-std::uint64_t Tailer::uncommitted_bytes(const Tracked& tracked) const {
-  const wire::StreamInfo* info = publisher_->info(tracked.record.info.stream);
-  if (info == nullptr) return 0;
-  const FileOffset done = ledger_.held_for(*info).value_or(info->sent);
-  return info->head > done ? info->head - done : 0;
-}
-
-/// Looks after one deleted file: seals it when it is read to the end, gives it up when it was held for too long.
-void Tailer::sweep_deleted(Tracked& tracked, MonoTime now) {
-  const StreamId id = tracked.record.info.stream;
-  if (!tracked.sealed_since) refresh(tracked);
-  const wire::StreamInfo* info = publisher_->info(id);
-  if (info == nullptr || tracked.record.gone) return;
-  const bool read_to_end = info->sent == info->head;
-  if (read_to_end && !tracked.sealed_since && now - std::max(tracked.active, *tracked.deleted_since) >= kDeletedQuiet) {
-    publisher_->seal(id, info->head, std::nullopt);
-    tracked.record.info.sealed = true;
-    tracked.sealed_since = now;
-    ++counters_.streams_sealed;
-    dirty_.insert(id);
-  }
-  if (now - *tracked.deleted_since >= config_.hold_time && uncommitted_bytes(tracked) > 0) {
-    log::error("hold time exceeded, giving up a deleted file",
-               {{"stream", id}, {"path", tracked.file.path()}, {"bytes", uncommitted_bytes(tracked)}});
-    give_up(tracked, wire::LossReason::kHoldExceeded);
-  }
-}
-
-void Tailer::sweep(MonoTime now) {
-  next_sweep_ = now + kSweepInterval;
-  std::uint64_t held = 0;
-  std::vector<Tracked*> by_age;
-  for (const StreamId id : std::set(deleted_)) {
-    if (Tracked* tracked = find(id)) {
-      sweep_deleted(*tracked, now);
-      if (!deleted_.contains(id)) continue;
-      held += uncommitted_bytes(*tracked);
-      by_age.push_back(tracked);
-    }
-  }
-  if (config_.hold_bytes > 0 && held > config_.hold_bytes) {
-    std::sort(by_age.begin(), by_age.end(), [](auto* a, auto* b) { return a->deleted_since < b->deleted_since; });
-    for (Tracked* tracked : by_age) {
-      if (held <= config_.hold_bytes) break;
-      const std::uint64_t bytes = uncommitted_bytes(*tracked);
-      if (bytes == 0) continue;
-      log::error("hold limit exceeded, giving up the oldest deleted file",
-                 {{"stream", tracked->record.info.stream}, {"path", tracked->file.path()}, {"bytes", bytes}});
-      give_up(*tracked, wire::LossReason::kHoldExceeded);
-      held -= bytes;
-    }
-  }
-
-  std::vector<StreamId> finished;
-  for (auto& [id, tracked] : tracked_) {
-    const wire::StreamInfo* info = publisher_->info(id);
-    if (info == nullptr) continue;
-    const auto committed = ledger_.held_for(*info);
-    if (tracked->sealed_since) {
-      const bool done = committed ? *committed >= info->head
-                                  : info->sent >= info->head && now - *tracked->sealed_since >= kForgetUnwantedAfter;
-      if (done) finished.push_back(id);
-      continue;
-    }
-    const bool idle = now - tracked->active >= kCloseIdleAfter && info->sent == info->head;
-    if (idle && tracked->file.is_open() && !tracked->deleted_since && (!committed || *committed >= info->head)) {
-      tracked->file.close();
-    }
-  }
-  if (auto ok = registry_.remove_streams(finished); !ok) {
-    if (const auto n = save_error_log_.occurred(now))
-      log::error("cannot forget finished streams", {{"error", ok.error()}, {"count", *n}});
-    return;
-  }
-  for (const StreamId id : finished) {
-    Tracked& tracked = *tracked_.at(id);
-    log::debug("stream finished", {{"stream", id}, {"path", tracked.record.info.path}});
-    unlink_path(tracked);
-    if (const auto known = by_key_.find(tracked.record.key); known != by_key_.end() && known->second == id)
-      by_key_.erase(known);
-    deleted_.erase(id);
-    dirty_.erase(id);
-    std::erase_if(commits_, [&](const auto& row) { return row.stream == id; });
-    publisher_->remove(id);
-    tracked_.erase(id);
-  }
-}
+// ---- saving
 
 StreamRecord Tailer::record_of(const Tracked& tracked) const {
   StreamRecord record = tracked.record;
