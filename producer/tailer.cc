@@ -46,6 +46,7 @@ Status Tailer::start(StreamPublisher& publisher, MonoTime now) {
   if (!known) return tl::unexpected(known.error());
   if (auto ok = registry_.load_consumers(ledger_); !ok) return ok;
   first_start_ = known->empty();
+  std::vector<StreamId> replaced;
   for (StreamRecord& record : *known) {
     // Sealed, and readable only through the descriptor of the run that ended: the file had no name any more.
     const bool held_until_then = record.info.sealed && !record.gone;
@@ -62,9 +63,12 @@ Status Tailer::start(StreamPublisher& publisher, MonoTime now) {
       }
       continue;
     }
-    by_key_[tracked.record.key] = tracked.record.info.stream;
+    const auto [at, only] = by_key_.try_emplace(tracked.record.key, tracked.record.info.stream);
+    if (!only) replaced.push_back(std::exchange(at->second, tracked.record.info.stream));
     by_path_[tracked.record.current_path] = tracked.record.info.stream;
   }
+  // An inode has one file at a time. The older stream had ended, and the end of the program came before that was saved.
+  for (const StreamId id : replaced) give_up(*find(id), wire::LossReason::kTruncated);
   scan(now);
   first_start_ = false;
   // What the walk did not meet under its old name may have been renamed to one that no pattern takes.

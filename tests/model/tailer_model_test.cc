@@ -435,6 +435,21 @@ TEST_F(TailerModelTest, AFileThatIsRewrittenRightAfterAKillIsNoMixture) {
   }
 }
 
+TEST_F(TailerModelTest, AStreamWhoseEndWasNotSavedHasEndedAllTheSame) {
+  begin(1, "*.log");
+  append("a.log");
+  settle();
+  const StreamId first = consumer->received().begin()->first;
+  truncate_and_refill("a.log");
+  run(100ms);  // another stream already, and the end of the first not saved yet
+  stop();
+  consumer->restart();
+  start();
+  settle();
+  EXPECT_EQ(consumer->received().size(), 2U);
+  EXPECT_TRUE(consumer->of(first)->final_length);
+}
+
 TEST_F(TailerModelTest, AHeldFileIsReadAfterItWasDeleted) {
   begin(1, "*.log");
   append("a.log");
