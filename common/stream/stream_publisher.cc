@@ -3,18 +3,14 @@
 #include <algorithm>
 
 #include "common/base/log.h"
+#include "common/stream/streams_page.h"
 
 namespace fantail {
 namespace {
 
-constexpr std::size_t kStreamsPerMessage = 256;
-constexpr std::size_t kStreamBytesPerMessage = wire::kMaxHeaderBytes / 2;  // long paths make smaller pages
 constexpr std::size_t kHeadsPerMessage = 1024;
 constexpr Duration kFirstBeacons = 10ms;       // apart, doubling
 constexpr Duration kHeadsStayInBeacons = 10s;  // later, control links have long told them
-
-/// Room that a description takes in a message, at most.
-std::size_t size_of(const wire::StreamInfo& info) { return 160 + info.path.size() + info.topic.size(); }
 
 }  // namespace
 
@@ -56,8 +52,10 @@ void StreamPublisher::changed(const PublishedStream& stream) {
 void StreamPublisher::add(const wire::StreamInfo& info, StreamSource* source, wire::LossReason gone) {
   PublishedStream& stream = streams_.add(info, source);
   stream.gone = gone;
-  for (auto& [peer, session] : sessions_) session.unannounced.insert(info.stream);
-  unannounced_ = true;
+  if (!held_) {  // else it is listed
+    for (auto& [peer, session] : sessions_) session.unannounced.insert(info.stream);
+    unannounced_ = true;
+  }
   broadcaster_.enqueue(stream);
 }
 
@@ -100,6 +98,21 @@ void StreamPublisher::remove(StreamId id) {
 const wire::StreamInfo* StreamPublisher::info(StreamId id) const {
   const PublishedStream* stream = streams_.find(id);
   return stream == nullptr ? nullptr : &stream->info;
+}
+
+void StreamPublisher::identify(StreamId id, const wire::FileIdentity& file) {
+  PublishedStream* stream = streams_.find(id);
+  if (stream == nullptr || stream->info.file == file) return;
+  stream->info.file = file;
+  // With the next heads; no hurry.
+  for (auto& [peer, session] : sessions_) session.unannounced.insert(id);
+}
+
+void StreamPublisher::release() {
+  held_ = false;
+  for (auto& [peer, session] : sessions_) {
+    if (const auto after = std::exchange(session.list_after, std::nullopt)) send_page(peer, *after);
+  }
 }
 
 std::size_t StreamPublisher::turn(MonoTime now) {
@@ -165,18 +178,12 @@ void StreamPublisher::send_beacon(MonoTime now) {
 
 void StreamPublisher::send_news(PeerId peer, Session& session, bool heads_too) {
   while (!session.unannounced.empty()) {
-    wire::Streams news;
-    std::size_t bytes = 0;
+    StreamsPage news;
     auto it = session.unannounced.begin();
-    for (;
-         it != session.unannounced.end() && news.streams.size() < kStreamsPerMessage && bytes < kStreamBytesPerMessage;
-         ++it) {
-      const PublishedStream* s = streams_.find(*it);
-      if (s == nullptr) continue;
-      news.streams.push_back(s->info);
-      bytes += size_of(s->info);
+    for (; it != session.unannounced.end() && news.has_room(); ++it) {
+      if (const PublishedStream* s = streams_.find(*it)) news.add(s->info);
     }
-    if (!control_.send(peer, encoder_.streams(news))) return;  // its queue is full: later
+    if (!control_.send(peer, encoder_.streams(news.message()))) return;  // its queue is full: later
     session.unannounced.erase(session.unannounced.begin(), it);
   }
   while (heads_too && !session.moved.empty()) {
@@ -189,18 +196,15 @@ void StreamPublisher::send_news(PeerId peer, Session& session, bool heads_too) {
 }
 
 void StreamPublisher::send_page(PeerId peer, std::uint64_t after) {
-  wire::Streams page;
-  page.listing = true;
+  StreamsPage page(true);
   const auto& all = streams_.by_sequence();
-  std::size_t bytes = 0;
   auto it = all.upper_bound(after);
-  for (; it != all.end() && page.streams.size() < kStreamsPerMessage && bytes < kStreamBytesPerMessage; ++it) {
-    page.streams.push_back(it->second->info);
-    bytes += size_of(it->second->info);
+  for (; it != all.end() && page.has_room(); ++it) {
+    page.add(it->second->info);
     sessions_.at(peer).unannounced.erase(it->second->info.stream);
   }
-  page.more = it != all.end();
-  control_.send(peer, encoder_.streams(page));  // if it does not get through, the consumer asks again
+  control_.send(
+      peer, encoder_.streams(page.message(it != all.end())));  // if it does not get through, the consumer asks again
 }
 
 void StreamPublisher::on_peer_up(PeerId peer, const wire::Peer& who) {
@@ -213,6 +217,7 @@ void StreamPublisher::on_peer_up(PeerId peer, const wire::Peer& who) {
     events_.on_consumer(who.durable_name, session.interest);
   }
   sessions_[peer] = std::move(session);
+  events_.on_consumer_up(peer, who);
   log::info("consumer connected", {{"peer", who.name}, {"durable", who.durable_name}});
   broadcaster_.unpark();
 }
@@ -224,6 +229,7 @@ void StreamPublisher::on_peer_down(PeerId peer, std::string_view reason) {
   ledger_.disconnected(found->second.who.durable_name);
   fetches_.forget(peer);
   sessions_.erase(found);
+  events_.on_consumer_down(peer);
 }
 
 void StreamPublisher::on_control(PeerId peer, wire::Kind kind, std::span<const std::byte> body, Frame) {
@@ -237,11 +243,18 @@ void StreamPublisher::on_control(PeerId peer, wire::Kind kind, std::span<const s
   switch (kind) {
     case wire::Kind::kList: {
       const auto m = wire::decode_list(body);
-      return m ? send_page(peer, m->after) : rejected(m.error());
+      if (!m) return rejected(m.error());
+      if (!held_) return send_page(peer, m->after);
+      session->second.list_after = m->after;
+      return;
     }
     case wire::Kind::kFetch: {
       const auto m = wire::decode_fetch(body);
       if (!m) return rejected(m.error());
+      if (held_) {
+        control_.send(peer, encoder_.fetch_end({m->request, m->stream, m->range.from}));  // later
+        return;
+      }
       if (m->lost) broadcaster_.reported_loss(now_);
       return fetches_.add(peer, *m);
     }
@@ -258,6 +271,10 @@ void StreamPublisher::on_control(PeerId peer, wire::Kind kind, std::span<const s
         if (ledger_.commit(name, entry.stream, offset)) events_.on_commit(name, entry.stream, offset);
       }
       return;
+    }
+    case wire::Kind::kStreams: {
+      const auto m = wire::decode_streams(body);
+      return m ? events_.on_known(peer, *m) : rejected(m.error());
     }
     default: ++unknown_kinds_; return;  // of a newer minor version
   }

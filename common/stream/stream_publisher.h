@@ -36,6 +36,11 @@ class PublisherEvents {
   /// A durable consumer has everything below `offset` on disk.
   virtual void on_commit(const std::string& consumer, StreamId stream, FileOffset offset) = 0;
   virtual void on_consumer(const std::string& durable_name, const Interest& interest) = 0;
+
+  // For an owner that asks consumers for what they know, see hold().
+  virtual void on_consumer_up(PeerId peer, const wire::Peer& who) { (void)peer, (void)who; }
+  virtual void on_consumer_down(PeerId peer) { (void)peer; }
+  virtual void on_known(PeerId peer, const wire::Streams& known) { (void)peer, (void)known; }
 };
 
 /// The source's half of the stream engine: broadcasts what is new, tells consumers what there is, serves what they miss
@@ -54,6 +59,15 @@ class StreamPublisher final : public ControlEvents {
   /// All of it is committed, or it is of no interest any more.
   void remove(StreamId stream);
   const wire::StreamInfo* info(StreamId stream) const;
+  /// More is known of the file behind it.
+  void identify(StreamId stream, const wire::FileIdentity& file);
+
+  /// Until release() nobody is told what streams there are: those that are not here yet may come, so a List waits and a
+  /// Fetch is not answered with a loss.
+  void hold() { held_ = true; }
+  void release();
+  /// Asks a consumer for the streams of this node that it knows, behind `after`. False: its queue is full.
+  bool ask(PeerId consumer, std::uint64_t after) { return control_.send(consumer, encoder_.list({after})); }
 
   /// New subscriptions arrived at the broadcast.
   void on_subscription() { broadcaster_.unpark(); }
@@ -82,8 +96,9 @@ class StreamPublisher final : public ControlEvents {
   struct Session {
     wire::Peer who;
     Interest interest;
-    std::set<StreamId> unannounced;  ///< streams it has not been told of
-    std::set<StreamId> moved;        ///< heads it has not been told of
+    std::set<StreamId> unannounced;           ///< streams it has not been told of
+    std::set<StreamId> moved;                 ///< heads it has not been told of
+    std::optional<std::uint64_t> list_after;  ///< a List that waits for release()
   };
 
   bool wanted(const PublishedStream& stream) const;
@@ -109,6 +124,7 @@ class StreamPublisher final : public ControlEvents {
   Duration lonely_interval_{};  ///< between beacons while nobody is there
   MonoTime next_news_{};
   bool unannounced_ = false;
+  bool held_ = false;
   std::uint64_t unknown_kinds_ = 0;
   log::Repeated reject_log_;
 };

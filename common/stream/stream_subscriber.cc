@@ -228,6 +228,7 @@ void StreamSubscriber::learn(Node& node, const wire::StreamInfo& info, bool news
   if (found != streams_.end()) {
     Assembly& assembly = *found->second;
     if (assembly.node != &node) return;  // somebody else's stream: not for this peer to speak of
+    receiver_.on_info(node.view, info);
     learn_head({info.stream, info.sent, info.head, info.sealed}, &node, false);
     return;
   }
@@ -322,6 +323,9 @@ void StreamSubscriber::on_peer_up(PeerId peer, const wire::Peer& who) {
   }
   if (node->peer) peers_.erase(*node->peer);
   node->peer = peer;
+  // It tells afresh how far its streams go: one that lost its memory may know of fewer than before.
+  node->listing = false;
+  node->known_sequence = node->version = 0;
   peers_[peer] = node.get();
   log::info("producer connected", {{"node", who.name}, {"id", short_hex(who.node)}});
   request_list(*node, 0);
@@ -376,6 +380,15 @@ void StreamSubscriber::on_control(PeerId peer, wire::Kind kind, std::span<const 
       if (!m->listing) return;
       if (m->more && !m->streams.empty()) return request_list(*node, m->streams.back().sequence);
       if (node->listing) listing_complete(*node);
+      return;
+    }
+    case wire::Kind::kList: {
+      const auto m = wire::decode_list(body);
+      if (!m) return reject(m.error());
+      StreamsPage page(true);
+      const auto more = receiver_.tell_known(node->view, m->after, page);
+      // Without an answer the source asks again.
+      if (more) control_.send(peer, encoder_.streams(page.message(*more)));
       return;
     }
     case wire::Kind::kBeacon: {

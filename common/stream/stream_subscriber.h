@@ -13,6 +13,7 @@
 #include "common/stream/commit_ledger.h"
 #include "common/stream/gap_detector.h"
 #include "common/stream/range_buffer.h"
+#include "common/stream/streams_page.h"
 #include "common/transport/broadcast.h"
 #include "common/transport/control_link.h"
 #include "common/wire/codec.h"
@@ -56,6 +57,15 @@ class StreamReceiver {
   virtual void on_loss(StreamId stream, ByteRange range, wire::LossReason reason) = 0;
   /// Everything up to the final length was delivered.
   virtual void on_sealed(StreamId stream, FileOffset final_length) = 0;
+  /// The source tells again of a stream: its file's beginning may have grown, it may go on after it was sealed.
+  virtual void on_info(const NodeView& node, const wire::StreamInfo& info) { (void)node, (void)info; }
+  /// A source asks what this consumer keeps of its streams, because it lost its own memory of them: adds to `page`, in
+  /// order of sequence, those behind `after` as long as there is room. Returns whether there are more; nothing when it
+  /// cannot tell now.
+  virtual std::optional<bool> tell_known(const NodeView& node, std::uint64_t after, StreamsPage& page) {
+    (void)node, (void)after, (void)page;
+    return false;
+  }
   /// Heard by broadcast; for transports where this is how one learns where the control link is.
   virtual void on_beacon(const wire::Beacon& beacon) = 0;
 };

@@ -124,6 +124,8 @@ class StreamEngineTest : public testing::Test, public PublisherEvents {
   void on_sent(const wire::StreamInfo&) override {}
   void on_commit(const std::string&, StreamId, FileOffset) override {}
   void on_consumer(const std::string&, const Interest&) override {}
+  void on_consumer_up(PeerId peer, const wire::Peer&) override { up.push_back(peer); }
+  void on_known(PeerId, const wire::Streams& known) override { answers.push_back(known); }
 
   /// As the registry does once a second.
   void save() {
@@ -133,7 +135,6 @@ class StreamEngineTest : public testing::Test, public PublisherEvents {
   }
   /// The source dies and comes back with what it saved.
   void restart_source() {
-    for (const auto& c : consumers) c->link.go_down();
     start_source();
     for (const auto& t : truths) {
       if (t->removed) continue;
@@ -254,10 +255,13 @@ class StreamEngineTest : public testing::Test, public PublisherEvents {
   std::vector<std::unique_ptr<Truth>> truths;
   std::map<StreamId, Truth*> by_id;
   std::map<StreamId, wire::StreamInfo> saved;
+  std::vector<PeerId> up;
+  std::vector<wire::Streams> answers;
   std::uint64_t sequence = 0;
 
- private:
+  /// With no stream: add them, or restart_source().
   void start_source() {
+    for (const auto& c : consumers) c->link.go_down();
     publishing.instance = random_id<InstanceId>();
     publisher = std::make_unique<StreamPublisher>(publishing, broadcast, control, pool, ledger, *this);
   }
@@ -362,6 +366,109 @@ TEST_F(StreamEngineTest, ARestartedConsumerGoesOnWhereItCommitted) {
   connect(c);
   expect_everything_arrives();
   EXPECT_LE(c.subscriber().counters().bytes_delivered, 20'000U) << "what was committed is not sent again";
+}
+
+TEST_F(StreamEngineTest, ASourceThatKnowsNoStreamsYetLosesNoneOfThem) {
+  begin(1);
+  RecordingConsumer& c = consumer("c");
+  connect(c);
+  Truth& t = stream();
+  append(t, 5'000);
+  expect_everything_arrives();
+  c.commit();
+  save();
+  c.inlet.faults = {.drop = 1};
+  append(t, 5'000);
+  run(100ms);  // it knows that there is more, and asks for it
+  start_source();
+  publisher->hold();
+  connect(c);
+  run(10s);
+  EXPECT_EQ(lost_bytes(c), 0U) << "that a stream is not known yet does not mean that it is gone";
+  EXPECT_FALSE(c.subscriber().overview().settled);
+  wire::StreamInfo info = saved.at(t.info.stream);
+  publisher->add(info, &t);
+  publisher->advance(t.info.stream, {t.bytes.size()});
+  c.inlet.faults = {};
+  publisher->release();
+  expect_everything_arrives();
+  EXPECT_EQ(lost_bytes(c), 0U);
+}
+
+TEST_F(StreamEngineTest, ANewConsumerIsToldOfOldStreamsAsOldOnes) {
+  begin(1);
+  publisher->hold();
+  RecordingConsumer& c = consumer("c");
+  connect(c);
+  run(100ms);
+  for (int i = 0; i < 600; ++i) stream();  // more than one page
+  run(100ms);
+  EXPECT_THAT(c.received(), testing::IsEmpty());
+  publisher->release();
+  expect_everything_arrives();
+  EXPECT_EQ(c.received().size(), 600U);
+  EXPECT_THAT(c.came_as_news, testing::IsEmpty());
+}
+
+TEST_F(StreamEngineTest, AConsumerTellsPageByPageWhatItKnows) {
+  begin(1);
+  RecordingConsumer& c = consumer("c");
+  connect(c);
+  for (int i = 0; i < 600; ++i) append(stream(), i % 2 == 0 ? 100 : 0);
+  expect_everything_arrives();
+  c.commit();
+  c.restart();
+  start_source();
+  publisher->hold();
+  connect(c);
+  std::uint64_t after = 0;
+  std::map<StreamId, wire::StreamInfo> told;
+  do {
+    answers.clear();
+    ASSERT_TRUE(publisher->ask(up.back(), after));
+    run(10ms);
+    ASSERT_EQ(answers.size(), 1U);
+    EXPECT_TRUE(answers[0].listing);
+    for (const auto& info : answers[0].streams) told[info.stream] = info;
+    after = answers[0].streams.back().sequence;
+  } while (answers[0].more);
+  ASSERT_EQ(told.size(), 600U);
+  for (const auto& t : truths) {
+    EXPECT_EQ(told.at(t->info.stream).committed.raw, t->bytes.size());
+    EXPECT_EQ(told.at(t->info.stream).path, t->info.path);
+  }
+}
+
+TEST_F(StreamEngineTest, ASourceThatKnowsFewerStreamsThanItDidIsListedAfresh) {
+  begin(1);
+  RecordingConsumer& c = consumer("c");
+  connect(c);
+  for (int i = 0; i < 5; ++i) stream();
+  run(1s);
+  start_source();
+  sequence = 0;
+  connect(c);
+  run(100ms);
+  c.link.faults = {.drop = 1};
+  Truth& t = stream();
+  run(100ms);  // the news of it are lost
+  c.link.faults = {};
+  run(5s);
+  EXPECT_NE(c.of(t.info.stream), nullptr);
+}
+
+TEST_F(StreamEngineTest, WhatIsLearntOfAFileLaterIsTold) {
+  begin(1);
+  RecordingConsumer& c = consumer("c");
+  connect(c);
+  Truth& t = stream();
+  append(t, 10);
+  run(1s);
+  const wire::FileIdentity file{1, 2, 10, 3};
+  publisher->identify(t.info.stream, file);
+  run(100ms);
+  EXPECT_EQ(c.known().at(t.info.stream).file, file);
+  EXPECT_TRUE(publisher->everybody_knows());
 }
 
 TEST_F(StreamEngineTest, ARestartedSourceRepeatsWhatItDoesNotRememberAndNobodyNotices) {

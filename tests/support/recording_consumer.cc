@@ -59,7 +59,25 @@ void RecordingConsumer::take_again() {
   subscriber_->resume();
 }
 
-StreamReceiver::Start RecordingConsumer::on_stream(const NodeView&, const wire::StreamInfo& info, bool) {
+void RecordingConsumer::on_info(const NodeView&, const wire::StreamInfo& info) { known_[info.stream] = info; }
+
+std::optional<bool> RecordingConsumer::tell_known(const NodeView&, std::uint64_t after, StreamsPage& page) {
+  std::map<std::uint64_t, wire::StreamInfo> by_sequence;
+  for (const auto& [id, info] : known_) by_sequence.emplace(info.sequence, info);
+  for (auto it = by_sequence.upper_bound(after); it != by_sequence.end(); ++it) {
+    if (!page.has_room()) return true;
+    wire::StreamInfo& info = it->second;
+    const auto safe = committed_.find(info.stream);
+    info.committed = info.sent = safe == committed_.end() ? FileOffset{} : safe->second.cursor();
+    info.head = info.sealed ? std::max(info.head, info.committed) : std::max(info.base, info.committed);
+    page.add(info);
+  }
+  return false;
+}
+
+StreamReceiver::Start RecordingConsumer::on_stream(const NodeView& node, const wire::StreamInfo& info, bool news) {
+  on_info(node, info);
+  if (news) came_as_news.insert(info.stream);
   const auto [found, fresh] = received_.try_emplace(info.stream);
   Received& r = found->second;
   if (fresh) r.begin = info.base;
@@ -97,6 +115,8 @@ void RecordingConsumer::on_sealed(StreamId stream, FileOffset final_length) {
   Received& r = received_.at(stream);
   if (final_length > r.cursor()) wrong.push_back("stream " + short_hex(stream) + ": sealed before its end");
   r.final_length = final_length;
+  known_.at(stream).sealed = true;
+  known_.at(stream).head = final_length;
 }
 
 }  // namespace fantail::test

@@ -24,8 +24,8 @@ struct Received {
   FileOffset cursor() const { return begin + bytes.size(); }
 };
 
-/// A consumer in memory: subscriber, links, and a receiver that checks the order of what it gets. Its commits are all
-/// that survives restart().
+/// A consumer in memory: subscriber, links, and a receiver that checks the order of what it gets. Its commits, and what
+/// it was told of streams, are all that survives restart().
 class RecordingConsumer final : public StreamReceiver {
  public:
   RecordingConsumer(std::string name, Chance& chance, SubscriberConfig config = {});
@@ -35,13 +35,16 @@ class RecordingConsumer final : public StreamReceiver {
   MemoryControlLink link;
   SubscriberConfig config;
   bool durable = true;
-  bool takes = true;               ///< false: answers kBlocked
+  bool takes = true;  ///< false: answers kBlocked
+  std::set<StreamId> came_as_news;
   std::vector<std::string> wrong;  ///< what broke the contract of StreamReceiver
 
   wire::Peer peer() const;
   StreamSubscriber& subscriber() { return *subscriber_; }
   const std::map<StreamId, Received>& received() const { return received_; }
   const Received* of(StreamId stream) const;
+  /// As the source told of them last.
+  const std::map<StreamId, wire::StreamInfo>& known() const { return known_; }
 
   void turn(MonoTime now);
   /// The process dies and starts again with what it committed. The link must be brought up again.
@@ -55,6 +58,8 @@ class RecordingConsumer final : public StreamReceiver {
   Delivery on_data(StreamId stream, FileOffset offset, std::span<const std::byte> bytes, WallTime read_time) override;
   void on_loss(StreamId stream, ByteRange range, wire::LossReason reason) override;
   void on_sealed(StreamId stream, FileOffset final_length) override;
+  void on_info(const NodeView& node, const wire::StreamInfo& info) override;
+  std::optional<bool> tell_known(const NodeView& node, std::uint64_t after, StreamsPage& page) override;
   void on_beacon(const wire::Beacon&) override {}
 
  private:
@@ -63,6 +68,7 @@ class RecordingConsumer final : public StreamReceiver {
   std::unique_ptr<StreamSubscriber> subscriber_;
   std::map<StreamId, Received> received_;
   std::map<StreamId, Received> committed_;
+  std::map<StreamId, wire::StreamInfo> known_;
   std::set<StreamId> moved_;
 };
 
