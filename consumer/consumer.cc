@@ -102,6 +102,11 @@ Status Consumer::open_sinks() {
       }
     }
   }
+  if (store_) {
+    std::vector<std::string> keys;
+    for (const auto& sink : sinks_) keys.push_back(sink->key());
+    known_.emplace(*store_, std::move(keys));
+  }
   return {};
 }
 
@@ -199,6 +204,7 @@ StreamReceiver::Start Consumer::on_stream(const NodeView& node, const wire::Stre
     }
     auto& known = known_sequences_[node.id];
     known = std::max(known, info.sequence);
+    known_->told(node.id, info);
   }
   const FileOffset begin = config_.from == "now" && !born_after_us ? info.head : info.base;
   Start start{FileOffset{UINT64_MAX}, FileOffset{UINT64_MAX}};
@@ -290,9 +296,18 @@ void Consumer::on_loss(StreamId stream, ByteRange range, wire::LossReason reason
 }
 
 void Consumer::on_sealed(StreamId stream, FileOffset final_length) {
+  if (known_) known_->sealed(stream, final_length);
   Entry& entry = *entries_.at(stream);
   entry.sealing = final_length;
   if (auto ok = catch_up(entry); !ok) blocked_by(ok.error());
+}
+
+void Consumer::on_info(const NodeView& node, const wire::StreamInfo& info) {
+  if (known_) known_->told(node.id, info);
+}
+
+std::optional<bool> Consumer::tell_known(const NodeView& node, std::uint64_t after, StreamsPage& page) {
+  return known_ ? known_->tell(node.id, after, page) : false;
 }
 
 void Consumer::on_beacon(const wire::Beacon& beacon) {
@@ -370,7 +385,7 @@ bool Consumer::begin_sync() {
     if (checkpoint.filesystem) job.filesystems.push_back(std::move(checkpoint.filesystem));
     syncing_.push_back({sink->key(), std::move(checkpoint.positions), std::move(checkpoint.outputs)});
   }
-  if (!anything && known_sequences_.empty()) return false;
+  if (!anything && known_sequences_.empty() && known_->unsaved().empty()) return false;
   worker_.submit(std::move(job));
   return true;
 }
@@ -394,7 +409,7 @@ bool Consumer::finish_sync() {
 
 /// Stores the cursors of what is durable and tells the producers. False: not now.
 bool Consumer::store_checkpoint() {
-  if (auto ok = store_->save(syncing_, known_sequences_); !ok) {
+  if (auto ok = store_->save(syncing_, known_sequences_, known_->unsaved()); !ok) {
     if (const auto n = blocked_log_.occurred(mono_now())) {
       log::error("cannot store cursors, waiting for it to become possible; nothing is lost",
                  {{"error", ok.error()}, {"count", *n}});
@@ -405,6 +420,7 @@ bool Consumer::store_checkpoint() {
   for (const auto& sink : sinks_) sink->stored();
   if (retry_at_) retry_at_ = mono_now();  // a sink may have waited for this
   known_sequences_.clear();
+  known_->saved();
   std::set<StreamId> moved;
   for (std::size_t i = 0; i < syncing_.size(); ++i) {
     for (const auto& position : syncing_[i].positions) {

@@ -17,6 +17,7 @@
 #include "common/transport/waiter.h"
 #include "consumer/config.h"
 #include "consumer/cursor_store.h"
+#include "consumer/known_streams.h"
 #include "consumer/progress.h"
 #include "consumer/sink.h"
 #include "consumer/sync_worker.h"
@@ -39,6 +40,8 @@ class Consumer final : public StreamReceiver {
   Delivery on_data(StreamId stream, FileOffset offset, std::span<const std::byte> bytes, WallTime read_time) override;
   void on_loss(StreamId stream, ByteRange range, wire::LossReason reason) override;
   void on_sealed(StreamId stream, FileOffset final_length) override;
+  void on_info(const NodeView& node, const wire::StreamInfo& info) override;
+  std::optional<bool> tell_known(const NodeView& node, std::uint64_t after, StreamsPage& page) override;
   void on_beacon(const wire::Beacon& beacon) override;
 
  private:
@@ -67,6 +70,7 @@ class Consumer final : public StreamReceiver {
   ConsumerConfig config_;
   std::optional<StateDirectory> state_;
   std::optional<CursorStore> store_;
+  std::optional<KnownStreams> known_;  ///< where there is a store
   Context context_;
   std::unique_ptr<Subscriber> subscriber_socket_;  ///< tcp
   std::unique_ptr<EpgmSubscriber> multicast_;      ///< epgm

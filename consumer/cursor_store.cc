@@ -26,6 +26,12 @@ CREATE TABLE IF NOT EXISTS mirrors (
   sink TEXT NOT NULL, stream TEXT NOT NULL, path TEXT NOT NULL, file TEXT NOT NULL, sequence INTEGER NOT NULL,
   first_seen INTEGER NOT NULL, PRIMARY KEY (sink, stream)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS streams (
+  stream TEXT PRIMARY KEY, node TEXT NOT NULL, sequence INTEGER NOT NULL, topic TEXT NOT NULL, path TEXT NOT NULL,
+  base INTEGER NOT NULL, final_length INTEGER, first_seen INTEGER NOT NULL, device INTEGER NOT NULL,
+  inode INTEGER NOT NULL, head_length INTEGER NOT NULL, head_digest INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS streams_by_node ON streams (node, sequence);
 CREATE TABLE IF NOT EXISTS losses (
   time INTEGER NOT NULL, stream TEXT NOT NULL, node TEXT NOT NULL, topic TEXT NOT NULL, path TEXT NOT NULL,
   start INTEGER NOT NULL, stop INTEGER NOT NULL, reason TEXT NOT NULL
@@ -156,7 +162,7 @@ Status CursorStore::save_mirror(const std::string& sink, StreamId stream, const 
 }
 
 Status CursorStore::save(const std::vector<SinkCheckpoint>& sinks,
-                         const std::map<NodeId, std::uint64_t>& known_sequences) {
+                         const std::map<NodeId, std::uint64_t>& known_sequences, const StreamChanges& streams) {
   auto position = database_.prepare("INSERT OR REPLACE INTO cursors VALUES (?,?,?)");
   auto output =
       database_.prepare("INSERT OR REPLACE INTO outputs (sink, path, length, began, rotated_to) VALUES (?,?,?,?,?)");
@@ -181,6 +187,7 @@ Status CursorStore::save(const std::vector<SinkCheckpoint>& sinks,
   for (const auto& [node, number] : known_sequences) {
     if (auto ok = sequence->bind(1, number).bind(2, to_string(node)).run(); !ok) return ok;
   }
+  if (auto ok = save_streams(streams); !ok) return ok;
   if (auto ok = transaction->commit(); !ok) return ok;
   for (const auto& s : sinks) {
     for (const auto& p : s.positions) cursors_[s.sink][p.stream] = p.offset;
@@ -193,6 +200,62 @@ Status CursorStore::save(const std::vector<SinkCheckpoint>& sinks,
     }
   }
   return {};
+}
+
+/// Within a transaction. A stream stays with the node that told of it first.
+Status CursorStore::save_streams(const StreamChanges& changes) {
+  if (!changes.told.empty()) {
+    auto row = database_.prepare(
+        "INSERT INTO streams VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (stream) DO UPDATE SET "
+        "final_length = excluded.final_length, device = excluded.device, inode = excluded.inode, "
+        "head_length = excluded.head_length, head_digest = excluded.head_digest WHERE node = excluded.node");
+    if (!row) return tl::unexpected(row.error());
+    for (const auto& [id, told] : changes.told) {
+      const wire::StreamInfo& info = told.info;
+      row->bind(1, to_string(id)).bind(2, to_string(told.node)).bind(3, info.sequence).bind(4, info.topic);
+      row->bind(5, info.path).bind(6, info.base.raw);
+      if (info.sealed) row->bind(7, info.head.raw);
+      row->bind(8, info.first_seen.ns).bind(9, info.file.device).bind(10, info.file.inode);
+      row->bind(11, std::uint64_t{info.file.head_length}).bind(12, info.file.head_digest);
+      if (auto ok = row->run(); !ok) return ok;
+    }
+  }
+  if (!changes.sealed.empty()) {
+    auto seal = database_.prepare("UPDATE streams SET final_length = ? WHERE stream = ?");
+    if (!seal) return tl::unexpected(seal.error());
+    for (const auto& [id, length] : changes.sealed) {
+      if (auto ok = seal->bind(1, length.raw).bind(2, to_string(id)).run(); !ok) return ok;
+    }
+  }
+  return {};
+}
+
+Result<bool> CursorStore::streams_of(NodeId node, std::uint64_t after,
+                                     const std::function<bool(wire::StreamInfo)>& take) {
+  auto rows = database_.prepare(
+      "SELECT stream, sequence, topic, path, base, final_length IS NOT NULL, coalesce(final_length, 0), first_seen, "
+      "device, inode, head_length, head_digest FROM streams WHERE node = ? AND sequence > ? ORDER BY sequence");
+  if (!rows) return tl::unexpected(rows.error());
+  rows->bind(1, to_string(node)).bind(2, after);
+  for (;;) {
+    const auto row = rows->step();
+    if (!row) return tl::unexpected(row.error());
+    if (!*row) return false;
+    wire::StreamInfo info;
+    const auto id = id_from_hex<StreamId>(rows->text(0));
+    if (!id) continue;
+    info.stream = *id;
+    info.sequence = rows->unsigned_integer(1);
+    info.topic = rows->text(2);
+    info.path = rows->text(3);
+    info.base = {rows->unsigned_integer(4)};
+    info.sealed = rows->integer(5) != 0;
+    info.head = std::max(info.base, FileOffset{rows->unsigned_integer(6)});
+    info.first_seen = {rows->integer(7)};
+    info.file = {rows->unsigned_integer(8), rows->unsigned_integer(9),
+                 static_cast<std::uint32_t>(rows->unsigned_integer(10)), rows->unsigned_integer(11)};
+    if (!take(std::move(info))) return true;
+  }
 }
 
 Status CursorStore::record_loss(const Loss& loss) {

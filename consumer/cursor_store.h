@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -48,7 +49,22 @@ class CursorStore {
     std::vector<Checkpoint::Position> positions;
     std::vector<Checkpoint::Output> outputs;
   };
-  Status save(const std::vector<SinkCheckpoint>& sinks, const std::map<NodeId, std::uint64_t>& known_sequences);
+  /// What is new of the streams themselves.
+  struct StreamChanges {
+    struct Told {
+      NodeId node;
+      wire::StreamInfo info;
+    };
+    std::map<StreamId, Told> told;          ///< as their node told of them last
+    std::map<StreamId, FileOffset> sealed;  ///< complete at that length
+    bool empty() const { return told.empty() && sealed.empty(); }
+  };
+  Status save(const std::vector<SinkCheckpoint>& sinks, const std::map<NodeId, std::uint64_t>& known_sequences,
+              const StreamChanges& streams = {});
+
+  /// The streams of `node` with a sequence greater than `after`, in that order, until `take` returns false. Of what it
+  /// gives `head` is the final length, if it is known. Returns whether there are more.
+  Result<bool> streams_of(NodeId node, std::uint64_t after, const std::function<bool(wire::StreamInfo)>& take);
 
   struct Loss {
     StreamMeta stream;
@@ -61,6 +77,7 @@ class CursorStore {
   explicit CursorStore(Database database) : database_(std::move(database)) {}
   static Result<CursorStore> open_file(const std::filesystem::path& path);
   Status load();
+  Status save_streams(const StreamChanges& changes);
 
   Database database_;
   NodeId id_;
