@@ -102,4 +102,31 @@ void Tailer::sweep(MonoTime now) {
   }
 }
 
+// ---- for a program that ends when everything is done
+
+bool Tailer::everything_sent() const {
+  return !recollection_ && fresh_.empty() && std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
+    const wire::StreamInfo* info = publisher_->info(entry.first);
+    return info != nullptr && info->sent == info->head;
+  });
+}
+
+void Tailer::seal_for_now() {
+  for (const auto& [id, tracked] : tracked_) {
+    const wire::StreamInfo* info = publisher_->info(id);
+    if (info != nullptr && !info->sealed && info->sent == info->head) publisher_->seal(id, info->head, std::nullopt);
+  }
+}
+
+bool Tailer::everything_committed() const {
+  if (recollection_ || !fresh_.empty()) return false;
+  return std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
+    const wire::StreamInfo* info = publisher_->info(entry.first);
+    if (info == nullptr) return false;
+    if (info->head == info->base) return true;  // nothing to commit
+    const auto committed = ledger_.committed_by_connected(*info);
+    return committed && *committed >= info->head;
+  });
+}
+
 }  // namespace fantail

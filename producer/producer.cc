@@ -27,6 +27,22 @@ std::string host_name() {
   return name[0] == '\0' ? "localhost" : name.data();
 }
 
+void tell(const Registry::Opening& opening, NodeId node) {
+  if (opening.lost && opening.new_node) {
+    log::error(
+        "the registry is damaged and no node id is left; it was set aside and a new node begun: files are sent "
+        "again as new streams",
+        {{"path", opening.set_aside}, {"id", short_hex(node)}});
+  } else if (opening.lost) {
+    log::error(opening.set_aside.empty()
+                   ? "the registry is gone; a new one is made of what consumers know"
+                   : "the registry is damaged; it was set aside, a new one is made of what consumers know",
+               {{"path", opening.set_aside}, {"id", short_hex(node)}});
+  } else if (opening.new_node) {
+    log::info("a new node", {{"id", to_string(node)}});
+  }
+}
+
 }  // namespace
 
 Producer::Producer(const ProducerConfig& config, StateDirectory state, Registry registry)
@@ -43,13 +59,10 @@ Result<std::unique_ptr<Producer>> Producer::open(const ProducerConfig& config) {
   auto state = StateDirectory::open(config.state_dir.empty() ? default_state_directory("producer")
                                                              : std::filesystem::path(config.state_dir));
   if (!state) return tl::unexpected(state.error());
-  std::string set_aside;
-  auto registry = Registry::open(*state, set_aside);
+  Registry::Opening opening;
+  auto registry = Registry::open(*state, opening);
   if (!registry) return tl::unexpected(registry.error());
-  if (!set_aside.empty()) {
-    log::error("the registry is damaged; it was set aside and a new one begun: files are sent again as new streams",
-               {{"path", set_aside}});
-  }
+  tell(opening, registry->node());
   std::unique_ptr<Producer> producer(new Producer(config, std::move(*state), std::move(*registry)));
   if (auto ok = producer->connect(); !ok) return tl::unexpected(ok.error());
   if (auto ok = producer->start(); !ok) return tl::unexpected(ok.error());

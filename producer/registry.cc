@@ -1,11 +1,15 @@
 #include "producer/registry.h"
 
 #include "common/base/log.h"
+#include "common/storage/small_file.h"
 
 namespace fantail {
 namespace {
 
 constexpr const char* kFile = "registry.db";
+constexpr std::uintmax_t kLeastDatabaseBytes = 512;
+constexpr const char* kNodeFile = "node";
+constexpr const char* kRebuilding = "rebuilding";  // in `meta`
 constexpr int kSchemaVersion = 1;
 constexpr const char* kSchema = R"sql(
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -43,31 +47,63 @@ CREATE TABLE IF NOT EXISTS commits (
 CREATE INDEX IF NOT EXISTS commits_by_stream ON commits (stream);
 )sql";
 
+/// Nothing where it is missing or not readable as an id.
+std::optional<NodeId> read_node(const std::filesystem::path& path) {
+  const auto text = read_small_file(path);
+  if (!text) return std::nullopt;
+  return id_from_hex<NodeId>(std::string_view(*text).substr(0, text->find('\n')));
+}
+
 std::int64_t gone_column(const std::optional<wire::LossReason>& gone) {
   return gone ? 1 + static_cast<std::int64_t>(*gone) : 0;
 }
 
 }  // namespace
 
-Result<Registry> Registry::open(const StateDirectory& directory, std::string& set_aside) {
+Result<Registry> Registry::open(const StateDirectory& directory, Opening& opening) {
   const auto path = directory.path() / kFile;
-  auto registry = open_file(path);
-  if (registry || registry.error().code != ErrorCode::kCorrupt) return registry;
-  const auto kept = directory.set_aside(kFile);
-  if (!kept) return tl::unexpected(kept.error());
-  set_aside = kept->string();
-  return open_file(path);
-}
-
-Result<Registry> Registry::open_file(const std::filesystem::path& path) {
-  auto database = Database::open(path);
-  if (!database) return tl::unexpected(database.error());
-  Registry registry(std::move(*database));
-  if (auto ok = registry.set_up(); !ok) return tl::unexpected(ok.error());
+  const auto node_path = directory.path() / kNodeFile;
+  const auto node = read_node(node_path);
+  const auto set_aside = [&]() -> Status {
+    opening.lost = true;
+    const auto kept = directory.set_aside(kFile);
+    if (!kept) return tl::unexpected(kept.error());
+    opening.set_aside = kept->string();
+    return {};
+  };
+  // SQLite takes what is shorter than a page for a new database, and drops the log that belongs to it.
+  std::error_code ec;
+  const std::uintmax_t size = std::filesystem::exists(path, ec) ? std::filesystem::file_size(path, ec) : 0;
+  const bool empty = size < kLeastDatabaseBytes;
+  if (empty && (node || size > 0)) {
+    if (auto ok = set_aside(); !ok) return tl::unexpected(ok.error());
+  }
+  auto registry = open_file(path, node);
+  if (!registry && registry.error().code == ErrorCode::kCorrupt) {
+    if (auto ok = set_aside(); !ok) return tl::unexpected(ok.error());
+    registry = open_file(path, node);
+  }
+  if (!registry) return registry;
+  opening.new_node = !node && (empty || opening.lost);
+  if (node != registry->node_) {
+    if (auto ok = replace_small_file(node_path, to_string(registry->node_) + "\n"); !ok) {
+      log::warn("cannot keep the node id beside the registry", {{"error", ok.error()}});
+    }
+  }
   return registry;
 }
 
-Status Registry::set_up() {
+Result<Registry> Registry::open_file(const std::filesystem::path& path, std::optional<NodeId> node) {
+  auto database = Database::open(path);
+  if (!database) return tl::unexpected(database.error());
+  Registry registry(std::move(*database));
+  if (auto ok = registry.set_up(node); !ok) return tl::unexpected(ok.error());
+  if (const auto streams = registry.load_streams(); !streams) return tl::unexpected(streams.error());
+  return registry;
+}
+
+/// `node`: what a fresh one takes for its node id, if there is one left; its streams are then known to consumers only.
+Status Registry::set_up(std::optional<NodeId> known_node) {
   if (auto ok = database_.execute(kSchema); !ok) return ok;
   auto get = database_.prepare("SELECT value FROM meta WHERE key = ?");
   auto put = database_.prepare("INSERT OR REPLACE INTO meta VALUES (?, ?)");
@@ -95,13 +131,19 @@ Status Registry::set_up() {
     if (!id) return fail(ErrorCode::kCorrupt, "registry: the node id is not readable");
     node_ = *id;
   } else {
-    node_ = random_id<NodeId>();
+    node_ = known_node.value_or(random_id<NodeId>());
     auto transaction = database_.begin(Database::Durability::kPowerLoss);
     if (!transaction) return tl::unexpected(transaction.error());
     if (auto ok = put->bind(1, "schema").bind(2, std::to_string(kSchemaVersion)).run(); !ok) return ok;
     if (auto ok = put->bind(1, "node").bind(2, to_string(node_)).run(); !ok) return ok;
+    if (known_node) {
+      if (auto ok = put->bind(1, kRebuilding).bind(2, "1").run(); !ok) return ok;
+    }
     if (auto ok = transaction->commit(); !ok) return ok;
   }
+  const auto rebuilding = meta(kRebuilding);
+  if (!rebuilding) return tl::unexpected(rebuilding.error());
+  rebuilding_ = rebuilding->has_value();
   // Kept apart from the streams, so that a number is never used twice even when its stream is long forgotten.
   const auto last = meta("last_sequence");
   if (!last) return tl::unexpected(last.error());
@@ -138,6 +180,7 @@ Result<std::vector<StreamRecord>> Registry::load_streams() {
     r.info.first_seen = {rows->integer(13)};
     r.info.sealed = rows->integer(14) != 0;
     if (const auto gone = rows->integer(15); gone != 0) r.gone = static_cast<wire::LossReason>(gone - 1);
+    r.info.file = identity_of(r.key, r.fingerprint);
     r.info.sent = r.gone ? r.info.head : r.fingerprint.cursor;
     last_sequence_ = std::max(last_sequence_, r.info.sequence);
     out.push_back(std::move(r));
@@ -178,6 +221,25 @@ Status Registry::insert(const std::vector<StreamRecord>& fresh) {
   if (fresh.empty()) return {};
   auto transaction = database_.begin(Database::Durability::kPowerLoss);
   if (!transaction) return tl::unexpected(transaction.error());
+  if (auto ok = insert_rows(fresh); !ok) return ok;
+  return transaction->commit();
+}
+
+Status Registry::finish_rebuilding(const std::vector<StreamRecord>& streams, std::uint64_t last_sequence) {
+  last_sequence_ = std::max(last_sequence_, last_sequence);
+  auto transaction = database_.begin(Database::Durability::kPowerLoss);
+  if (!transaction) return tl::unexpected(transaction.error());
+  if (auto ok = insert_rows(streams); !ok) return ok;
+  auto done = database_.prepare("DELETE FROM meta WHERE key = ?");
+  if (!done) return tl::unexpected(done.error());
+  if (auto ok = done->bind(1, kRebuilding).run(); !ok) return ok;
+  if (auto ok = transaction->commit(); !ok) return ok;
+  rebuilding_ = false;
+  return {};
+}
+
+/// Within a transaction.
+Status Registry::insert_rows(const std::vector<StreamRecord>& fresh) {
   auto row = database_.prepare("INSERT INTO streams VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   auto meta = database_.prepare("INSERT OR REPLACE INTO meta VALUES ('last_sequence', ?)");
   if (!row) return tl::unexpected(row.error());
@@ -191,8 +253,7 @@ Status Registry::insert(const std::vector<StreamRecord>& fresh) {
     row->bind(15, std::int64_t{r.info.sealed}).bind(16, gone_column(r.gone));
     if (auto ok = row->run(); !ok) return ok;
   }
-  if (auto ok = meta->bind(1, std::to_string(last_sequence_)).run(); !ok) return ok;
-  return transaction->commit();
+  return meta->bind(1, std::to_string(last_sequence_)).run();
 }
 
 Status Registry::save(const std::vector<StreamRecord>& changed, const std::vector<CommitRow>& commits) {

@@ -24,13 +24,26 @@ struct StreamRecord {
 
 /// The producer's memory: SQLite in the state directory. New streams are on disk, power loss included, before their
 /// first byte is sent, so a stream's id never changes; positions are saved every second and may be old after a crash,
-/// which costs repeated bytes that consumers recognise. One thread.
+/// which costs repeated bytes that consumers recognise. The node id is kept in a small file of its own too, so that
+/// consumers know the node again when the registry is lost. One thread.
 class Registry {
  public:
-  /// A damaged file is set aside and a fresh one begun; `set_aside` says where the old one is then.
-  static Result<Registry> open(const StateDirectory& directory, std::string& set_aside);
+  /// What opening came upon.
+  struct Opening {
+    bool lost = false;      ///< this node had a registry, and it is damaged or gone
+    std::string set_aside;  ///< where what is left of it is now
+    bool new_node = false;  ///< there was no node id left, or never one
+  };
+  /// A damaged registry is set aside and a fresh one begun.
+  static Result<Registry> open(const StateDirectory& directory, Opening& opening);
 
   NodeId node() const { return node_; }
+  /// The registry of this node was lost and what consumers know of its streams is not in yet. Stays so over restarts,
+  /// until finish_rebuilding().
+  bool rebuilding() const { return rebuilding_; }
+  /// Takes in the streams that are known again, in one transaction with the end of rebuilding().
+  /// `last_sequence`: the greatest that anybody knows of.
+  Status finish_rebuilding(const std::vector<StreamRecord>& streams, std::uint64_t last_sequence);
   Result<std::vector<StreamRecord>> load_streams();
   Status load_consumers(CommitLedger& ledger);
 
@@ -51,11 +64,13 @@ class Registry {
 
  private:
   explicit Registry(Database database) : database_(std::move(database)) {}
-  static Result<Registry> open_file(const std::filesystem::path& path);
-  Status set_up();
+  static Result<Registry> open_file(const std::filesystem::path& path, std::optional<NodeId> node);
+  Status set_up(std::optional<NodeId> node);
+  Status insert_rows(const std::vector<StreamRecord>& streams);
 
   Database database_;
   NodeId node_;
+  bool rebuilding_ = false;
   std::uint64_t last_sequence_ = 0;
 };
 

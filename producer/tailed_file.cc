@@ -41,16 +41,24 @@ Result<FileKey> key_of(const std::string& path) {
   return key_from(status);
 }
 
-std::optional<std::string> find_in_directory(const std::filesystem::path& directory, FileKey key) {
+std::map<FileKey, std::string> find_in_directory(const std::filesystem::path& directory,
+                                                 const std::set<FileKey>& keys) {
+  std::map<FileKey, std::string> out;
   const std::unique_ptr<DIR, int (*)(DIR*)> handle(::opendir(directory.c_str()), ::closedir);
-  if (!handle) return std::nullopt;
+  if (!handle) return out;
+  std::set<std::uint64_t> inodes;
+  for (const FileKey& key : keys) inodes.insert(key.inode);
   while (const dirent* entry = ::readdir(handle.get())) {
-    if (entry->d_ino != key.inode) continue;
+    if (!inodes.contains(entry->d_ino)) continue;
     const std::string path = (directory / entry->d_name).string();
     const auto found = key_of(path);
-    if (found && *found == key) return path;
+    if (found && keys.contains(*found)) out.emplace(*found, path);
   }
-  return std::nullopt;
+  return out;
+}
+
+wire::FileIdentity identity_of(FileKey key, const Fingerprint& fingerprint) {
+  return {key.device, key.inode, fingerprint.head_length, fingerprint.head_digest};
 }
 
 TailedFile::TailedFile(std::string path, FileKey key, Fingerprint fingerprint)
@@ -164,17 +172,25 @@ Status TailedFile::learn_head() {
   return {};
 }
 
+Status TailedFile::skip_to(FileOffset cursor) {
+  if (auto ok = open(); !ok) return tl::unexpected(ok.error());
+  const std::size_t length = std::min<std::uint64_t>(cursor.raw, Fingerprint::kTailBytes);
+  std::array<std::byte, Fingerprint::kTailBytes> tail{};
+  const auto n = pread_fully(fd_.get(), std::span(tail).first(length), cursor.raw - length);
+  if (!n) return fail(n.error().code, path_ + ": " + n.error().context);
+  if (*n < length) return replaced("shorter than what was read of it");
+  if (auto ok = verify_head(); !ok) return ok;
+  mark_sent(cursor, std::span(tail).first(length));
+  return {};
+}
+
 Result<FileOffset> TailedFile::skip_to_end() {
   if (auto ok = open(); !ok) return tl::unexpected(ok.error());
   struct stat status {};
   if (::fstat(fd_.get(), &status) != 0) return fail_errno(errno, path_);
-  const auto size = static_cast<std::uint64_t>(status.st_size);
-  const std::size_t length = std::min<std::uint64_t>(size, Fingerprint::kTailBytes);
-  std::array<std::byte, Fingerprint::kTailBytes> tail{};
-  const auto n = pread_fully(fd_.get(), std::span(tail).first(length), size - length);
-  if (!n) return fail(n.error().code, path_ + ": " + n.error().context);
-  mark_sent({size}, std::span(tail).first(*n));
-  return FileOffset{size};
+  const FileOffset end{static_cast<std::uint64_t>(status.st_size)};
+  if (auto ok = skip_to(end); !ok) return tl::unexpected(ok.error());
+  return end;
 }
 
 Result<TailedFile::Look> TailedFile::look(bool verify) {

@@ -5,11 +5,14 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "common/base/unique_fd.h"
 #include "common/stream/stream_source.h"
+#include "common/wire/messages.h"
 
 namespace fantail {
 
@@ -23,7 +26,7 @@ struct FileKey {
 /// What a file must still contain to be the one that was read before. Covers only bytes that were there, so that a file
 /// that only grows always matches.
 struct Fingerprint {
-  static constexpr std::size_t kHeadBytes = 4096;
+  static constexpr std::size_t kHeadBytes = wire::kMaxIdentityHeadBytes;
   static constexpr std::size_t kTailBytes = 64;
   FileOffset cursor;              ///< everything below was read
   std::uint32_t head_length = 0;  ///< of the head digest: min(cursor, kHeadBytes), less just after growing, more at 0
@@ -31,6 +34,9 @@ struct Fingerprint {
   std::uint64_t tail_digest = 0;  ///< of the min(cursor, kTailBytes) bytes before the cursor
   bool operator==(const Fingerprint&) const = default;
 };
+
+/// What consumers are told of it.
+wire::FileIdentity identity_of(FileKey key, const Fingerprint& fingerprint);
 
 /// One incarnation of one file as a stream. Every read is checked against the fingerprint, so bytes of another
 /// incarnation never get into the stream: not after truncation, rewriting in place or reuse of the inode.
@@ -55,6 +61,9 @@ class TailedFile final : public StreamSource {
   /// Remembers the beginning of a file of which nothing was read yet, as far as it is there.
   Status learn_head();
 
+  /// Begins at `cursor`: what is before was read by somebody who remembers no more of it than the head. kReplaced if
+  /// the file is shorter, or its beginning is another.
+  Status skip_to(FileOffset cursor);
   /// Begins at the present end instead of at 0: what is there already is no part of the stream.
   Result<FileOffset> skip_to_end();
 
@@ -84,7 +93,7 @@ class TailedFile final : public StreamSource {
 
 /// The key of what `path` leads to (links followed), if that is a regular file.
 Result<FileKey> key_of(const std::string& path);
-/// The entry of `directory` that is the file `key`, whatever its name.
-std::optional<std::string> find_in_directory(const std::filesystem::path& directory, FileKey key);
+/// The entries of `directory` that are these files, whatever their names; of several names of one file the first.
+std::map<FileKey, std::string> find_in_directory(const std::filesystem::path& directory, const std::set<FileKey>& keys);
 
 }  // namespace fantail

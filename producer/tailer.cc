@@ -42,6 +42,13 @@ Tailer::Tracked* Tailer::at_path(const std::string& path) {
 Status Tailer::start(StreamPublisher& publisher, MonoTime now) {
   publisher_ = &publisher;
   now_ = now;
+  if (!registry_.rebuilding()) return begin();
+  start_rebuilding();
+  return {};
+}
+
+/// Takes up what is known, and finds what is there.
+Status Tailer::begin() {
   auto known = registry_.load_streams();
   if (!known) return tl::unexpected(known.error());
   if (auto ok = registry_.load_consumers(ledger_); !ok) return ok;
@@ -56,7 +63,7 @@ Status Tailer::start(StreamPublisher& publisher, MonoTime now) {
     }
     Tracked& tracked = track(std::move(record));
     if (tracked.record.info.sealed) {
-      tracked.sealed_since = now;
+      tracked.sealed_since = now_;
       if (held_until_then) {
         counters_.given_up_bytes += uncommitted_bytes(tracked);
         dirty_.insert(tracked.record.info.stream);
@@ -69,7 +76,7 @@ Status Tailer::start(StreamPublisher& publisher, MonoTime now) {
   }
   // An inode has one file at a time. The older stream had ended, and the end of the program came before that was saved.
   for (const StreamId id : replaced) give_up(*find(id), wire::LossReason::kTruncated);
-  scan(now);
+  scan(now_);
   first_start_ = false;
   // What the walk did not meet under its old name may have been renamed to one that no pattern takes.
   for (const auto& [key, id] : std::map(by_key_)) {
@@ -98,6 +105,7 @@ Tailer::Tracked& Tailer::track(StreamRecord record) {
 
 std::size_t Tailer::turn(MonoTime now) {
   now_ = now;
+  if (recollection_) return go_on_rebuilding();
   std::size_t work = 0;
   Discovery::Changes changes;
   if (discovery_.read_events(changes)) {
@@ -119,6 +127,7 @@ std::size_t Tailer::turn(MonoTime now) {
 }
 
 MonoTime Tailer::due() const {
+  if (recollection_) return recollection_->due(now_);
   MonoTime at = std::min({next_scan_, next_sweep_, next_save_});
   for (const auto& [id, since] : missing_) at = std::min(at, since + kMissingGrace);
   return at;
@@ -220,12 +229,13 @@ void Tailer::mint(const std::string& path, FileKey key, const Selection& selecti
   // Its beginning is recorded with it, so that what is there after a kill is not taken for it by its inode alone. What
   // cannot be read yet is told when it is looked at.
   TailedFile file(path, key, {});
-  if (first_start_ && config_.from_end) {
+  if (first_start_ && config_.from_end && !rebuilt_) {
     if (const auto at = file.skip_to_end()) record.info.base = record.info.sent = record.info.head = *at;
   } else {
     (void)file.learn_head();
   }
   record.fingerprint = file.fingerprint();
+  record.info.file = identity_of(key, record.fingerprint);
   fresh_.push_back(std::move(record));
 }
 
@@ -253,9 +263,9 @@ void Tailer::announce_fresh() {
 void Tailer::lost_sight(Tracked& tracked) {
   const StreamId id = tracked.record.info.stream;
   if (tracked.deleted_since || tracked.sealed_since || missing_.contains(id)) return;
-  if (const auto path =
-          find_in_directory(std::filesystem::path(tracked.file.path()).parent_path(), tracked.record.key)) {
-    rename(tracked, *path);
+  const auto there = find_in_directory(std::filesystem::path(tracked.file.path()).parent_path(), {tracked.record.key});
+  if (!there.empty()) {
+    rename(tracked, there.begin()->second);
     return refresh(tracked);
   }
   unlink_path(tracked);
@@ -355,31 +365,6 @@ void Tailer::save(MonoTime now) {
 
 void Tailer::save_now() { save(now_); }
 
-bool Tailer::everything_sent() const {
-  return fresh_.empty() && std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
-           const wire::StreamInfo* info = publisher_->info(entry.first);
-           return info != nullptr && info->sent == info->head;
-         });
-}
-
-void Tailer::seal_for_now() {
-  for (const auto& [id, tracked] : tracked_) {
-    const wire::StreamInfo* info = publisher_->info(id);
-    if (info != nullptr && !info->sealed && info->sent == info->head) publisher_->seal(id, info->head, std::nullopt);
-  }
-}
-
-bool Tailer::everything_committed() const {
-  if (!fresh_.empty()) return false;
-  return std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
-    const wire::StreamInfo* info = publisher_->info(entry.first);
-    if (info == nullptr) return false;
-    if (info->head == info->base) return true;  // nothing to commit
-    const auto committed = ledger_.committed_by_connected(*info);
-    return committed && *committed >= info->head;
-  });
-}
-
 // ---- what the publisher tells
 
 void Tailer::on_broken(StreamId stream, const Error&) {
@@ -388,7 +373,13 @@ void Tailer::on_broken(StreamId stream, const Error&) {
   }
 }
 
-void Tailer::on_sent(const wire::StreamInfo& stream) { dirty_.insert(stream.stream); }
+void Tailer::on_sent(const wire::StreamInfo& stream) {
+  dirty_.insert(stream.stream);
+  if (stream.file.head_length == Fingerprint::kHeadBytes) return;
+  if (const Tracked* tracked = find(stream.stream)) {
+    publisher_->identify(stream.stream, identity_of(tracked->record.key, tracked->file.fingerprint()));
+  }
+}
 
 void Tailer::on_commit(const std::string& consumer, StreamId stream, FileOffset offset) {
   commits_.push_back({consumer, stream, offset});

@@ -13,6 +13,7 @@
 #include "common/base/log.h"
 #include "common/stream/stream_publisher.h"
 #include "producer/discovery.h"
+#include "producer/recollection.h"
 #include "producer/registry.h"
 #include "producer/tailed_file.h"
 
@@ -32,7 +33,8 @@ struct TailerCounters {
 };
 
 /// Turns files into streams and keeps the two together: which file is which stream (DESIGN: identity), what to do when
-/// it grows, moves, shrinks or goes, and how long a deleted one is held. Feeds the StreamPublisher. One thread.
+/// it grows, moves, shrinks or goes, and how long a deleted one is held. When the registry was lost it first asks
+/// consumers for what they know. Feeds the StreamPublisher. One thread.
 class Tailer final : public PublisherEvents {
  public:
   Tailer(TailerConfig config, Discovery& discovery, Registry& registry, CommitLedger& ledger);
@@ -63,10 +65,17 @@ class Tailer final : public PublisherEvents {
   void on_sent(const wire::StreamInfo& stream) override;
   void on_commit(const std::string& consumer, StreamId stream, FileOffset offset) override;
   void on_consumer(const std::string& durable_name, const Interest& interest) override;
+  void on_consumer_up(PeerId peer, const wire::Peer& who) override;
+  void on_consumer_down(PeerId peer) override;
+  void on_known(PeerId peer, const wire::Streams& known) override;
 
  private:
   struct Tracked;
 
+  Status begin();
+  void start_rebuilding();
+  std::size_t go_on_rebuilding();
+  bool finish_rebuilding();
   Tracked& track(StreamRecord record);
   void scan(MonoTime now);
   void look_at(const std::string& path);
@@ -101,6 +110,8 @@ class Tailer final : public PublisherEvents {
   std::set<StreamId> dirty_;
   std::vector<std::size_t> matched_;
   std::vector<Registry::CommitRow> commits_;
+  std::unique_ptr<Recollection> recollection_;  ///< while the registry is being rebuilt: nothing else is done then
+  bool rebuilt_ = false;                        ///< in this run
   bool first_start_ = false;
   MonoTime now_{};
   MonoTime next_scan_{};

@@ -225,7 +225,6 @@ def set_aside(agent: Agent, junk: list[bytes]) -> bool:
     return all(files.get(content, "not there") in agent.stderr() for content in junk)
 
 
-@pytest.mark.xfail(strict=True, reason="rebuilding from consumers is not there yet: files are sent again as new streams")
 def test_a_damaged_registry_is_set_aside_and_rebuilt_from_what_consumers_know(lab: Lab) -> None:
     source = lab.source()
     source.append_lines(1000)

@@ -75,10 +75,12 @@ class TailerModelTest : public testing::Test {
   void start() {
     auto directory = StateDirectory::open(state->path());
     ASSERT_TRUE(directory) << directory.error().context;
-    std::string set_aside;
-    auto registry = Registry::open(*directory, set_aside);
+    Registry::Opening opening;
+    auto registry = Registry::open(*directory, opening);
     ASSERT_TRUE(registry) << registry.error().context;
-    ASSERT_EQ(set_aside, "");
+    ASSERT_EQ(opening.lost, registry_lost);
+    ASSERT_FALSE(opening.lost && opening.new_node);
+    registry_lost = false;
     std::vector<Selection> selections;
     selections.push_back({*Glob::parse((files->path() / pattern_).string()), "log"});
     auto discovery = Discovery::open(std::move(selections), {}, false);
@@ -108,6 +110,18 @@ class TailerModelTest : public testing::Test {
   void stop() {
     if (consumer) consumer->link.go_down();
     producer.reset();
+  }
+  /// While it is stopped.
+  void lose_registry() {
+    note("the registry is lost");
+    registry_lost = true;
+    const std::string file = *state / "registry.db";
+    if (chance->with(0.5)) std::filesystem::remove(*state / "registry.db-wal");
+    switch (number(0, 2)) {
+      case 0: std::filesystem::remove(file); break;
+      case 1: std::filesystem::resize_file(file, std::filesystem::file_size(file) / 2); break;
+      case 2: test::rewrite(file, chance->text(5'000)); break;
+    }
   }
   void run(Duration span) {
     for (const MonoTime until = now + span; now < until;) {
@@ -391,6 +405,7 @@ class TailerModelTest : public testing::Test {
   std::vector<std::unique_ptr<Incarnation>> incarnations;
   std::map<std::string, Incarnation*> at;  ///< by name, what is there now
   std::vector<std::string> operations;
+  bool registry_lost = false;     ///< since the producer was stopped
   bool knows_all_it_read = true;  ///< else a file must not be cut within what a killed producer read of it
   int rotations = 0;
   std::string pattern_;
@@ -541,6 +556,49 @@ TEST_F(TailerModelTest, ARestartLosesNothingThatIsStillOnDisk) {
     }
     end();
   }
+}
+
+TEST_F(TailerModelTest, ALostRegistryIsRebuiltAndNothingIsLostOrSentTwice) {
+  for (const std::uint64_t seed : test::seeds(20)) {
+    begin(seed, "*.log*");
+    SCOPED_TRACE(test::replay(seed));
+    for (int i = 0; i < 30; ++i) {
+      something_happens_to_files();
+      settle();
+      if (chance->with(0.3)) {
+        note("stop");
+        producer->tailer->save_now();
+        stop();
+        lose_registry();
+        knows_all_it_read = false;  // consumers know the beginning of a file, not what is before their cursor
+        for (std::size_t k = number(0, 3); k > 0; --k) something_happens_to_files();
+        knows_all_it_read = true;
+        note("start");
+        start();
+        settle(5s);
+      }
+      expect_all_that_there_was();
+      if (HasFatalFailure()) FAIL() << story();
+    }
+    end();
+  }
+}
+
+TEST_F(TailerModelTest, AFileThatLeftThePatternIsFoundAfterTheRegistryWasLost) {
+  begin(1, "*.log");
+  append("a.log");
+  settle();
+  while (incarnations[0]->bytes.size() < 5'000) append("a.log");  // consumers learn its beginning as it grows
+  settle();
+  stop();
+  lose_registry();
+  rename("a.log");
+  append(at.begin()->first);
+  append("a.log");
+  start();
+  settle(5s);
+  expect_all_that_there_was();
+  EXPECT_EQ(consumer->received().size(), 2U);
 }
 
 TEST_F(TailerModelTest, KilledAtAnyMomentItNeverMixesWhatWasWithWhatIs) {

@@ -17,7 +17,7 @@ class RegistryTest : public testing::Test {
     registry.reset();
     state.reset();
     state.emplace(*StateDirectory::open(scratch.path()));
-    auto opened = Registry::open(*state, set_aside);
+    auto opened = Registry::open(*state, opening = {});
     error = opened ? std::optional<Error>() : opened.error();
     if (opened) registry.emplace(std::move(*opened));
   }
@@ -55,7 +55,7 @@ class RegistryTest : public testing::Test {
   std::optional<StateDirectory> state;
   std::optional<Registry> registry;
   std::optional<Error> error;
-  std::string set_aside;
+  Registry::Opening opening;
 };
 
 using testing::ElementsAre;
@@ -142,18 +142,116 @@ TEST_F(RegistryTest, OneBadRowOfAnInsertLeavesNoneOfIt) {
   ASSERT_TRUE(registry->insert({record(3)})) << "and it can be used on";
 }
 
-TEST_F(RegistryTest, ADamagedFileIsSetAsideAndAFreshOneBegun) {
-  ASSERT_TRUE(registry->insert({record(1)}));
+TEST_F(RegistryTest, TheFirstStartIsANewNodeAndNothingIsLost) {
+  EXPECT_TRUE(opening.new_node);
+  EXPECT_FALSE(opening.lost);
+  EXPECT_FALSE(registry->rebuilding());
+  reopen();
+  EXPECT_FALSE(opening.new_node);
+  EXPECT_FALSE(opening.lost);
+}
+
+TEST_F(RegistryTest, ADamagedFileIsSetAsideAndRebuiltUnderTheSameNodeId) {
+  for (const std::size_t bytes : {10'000, 100, 1}) {
+    ASSERT_TRUE(registry->finish_rebuilding({record(1)}, 0));
+    const NodeId before = registry->node();
+    registry.reset();
+    std::filesystem::remove(scratch / "registry.db-wal");
+    test::rewrite(scratch / "registry.db", std::string(bytes, 'x'));
+    reopen();
+    ASSERT_FALSE(error) << error->context;
+    EXPECT_TRUE(opening.lost);
+    EXPECT_FALSE(opening.new_node);
+    EXPECT_THAT(opening.set_aside, testing::HasSubstr("registry.db.damaged-"));
+    EXPECT_EQ(test::contents(opening.set_aside), std::string(bytes, 'x'));
+    EXPECT_EQ(registry->node(), before);
+    EXPECT_TRUE(registry->rebuilding());
+    EXPECT_THAT(streams(), IsEmpty());
+  }
+}
+
+TEST_F(RegistryTest, OneThatIsGoneOrEmptyIsRebuiltToo) {
   const NodeId before = registry->node();
+  for (const bool gone : {true, false}) {
+    ASSERT_TRUE(registry->finish_rebuilding({record(1)}, 0));
+    registry.reset();
+    std::filesystem::remove(scratch / "registry.db");
+    if (!gone) test::rewrite(scratch / "registry.db", "");
+    reopen();
+    ASSERT_FALSE(error) << error->context;
+    EXPECT_TRUE(opening.lost) << gone;
+    EXPECT_EQ(registry->node(), before) << gone;
+    EXPECT_TRUE(registry->rebuilding()) << gone;
+    EXPECT_THAT(streams(), IsEmpty()) << gone;
+  }
+}
+
+TEST_F(RegistryTest, OneWhoseRowsCannotBeReadIsDamaged) {
+  ASSERT_TRUE(registry->insert({record(1)}));
   registry.reset();
-  std::filesystem::remove(scratch / "registry.db-wal");
-  test::rewrite(scratch / "registry.db", std::string(10'000, 'x'));
+  ASSERT_TRUE(Database::open(scratch / "registry.db")->execute("UPDATE streams SET stream='who knows'"));
   reopen();
   ASSERT_FALSE(error) << error->context;
-  EXPECT_THAT(set_aside, testing::HasSubstr("registry.db.damaged-"));
-  EXPECT_EQ(test::contents(set_aside), std::string(10'000, 'x'));
-  EXPECT_NE(registry->node(), before);
+  EXPECT_TRUE(opening.lost);
+  EXPECT_NE(opening.set_aside, "");
+}
+
+TEST_F(RegistryTest, ItStaysToBeRebuiltUntilThatIsDone) {
+  registry.reset();
+  std::filesystem::remove(scratch / "registry.db");
+  reopen();
+  reopen();
+  EXPECT_FALSE(opening.lost) << "not a second time";
+  ASSERT_TRUE(registry->rebuilding());
+  StreamRecord a = record(1);
+  a.info.sequence = 7;
+  ASSERT_TRUE(registry->finish_rebuilding({a}, 9));
+  EXPECT_FALSE(registry->rebuilding());
+  reopen();
+  EXPECT_FALSE(registry->rebuilding());
+  EXPECT_THAT(streams(), ElementsAre(told(a)));
+  EXPECT_EQ(registry->next_sequence(), 10U) << "9 was seen by somebody";
+}
+
+TEST_F(RegistryTest, StreamsThatCannotBeTakenInLeaveItToBeRebuilt) {
+  registry.reset();
+  std::filesystem::remove(scratch / "registry.db");
+  reopen();
+  const StreamRecord a = record(1);
+  EXPECT_FALSE(registry->finish_rebuilding({a, a}, 9));
+  reopen();
+  EXPECT_TRUE(registry->rebuilding());
   EXPECT_THAT(streams(), IsEmpty());
+}
+
+TEST_F(RegistryTest, AnIntactRegistryGivesBackALostNodeId) {
+  ASSERT_TRUE(registry->insert({record(1)}));
+  const NodeId before = registry->node();
+  for (const char* damage : {"", "junk", "ffff", "0123456789abcdef0123456789abcdef"}) {
+    std::filesystem::remove(scratch / "node");
+    if (*damage != '\0') test::rewrite(scratch / "node", damage);
+    reopen();
+    EXPECT_EQ(registry->node(), before);
+    EXPECT_FALSE(opening.new_node);
+    EXPECT_FALSE(registry->rebuilding());
+    EXPECT_EQ(test::contents(scratch / "node"), to_string(before) + "\n");
+  }
+  EXPECT_EQ(streams().size(), 1U);
+}
+
+TEST_F(RegistryTest, WithoutRegistryAndNodeIdItIsANewNodeWithNothingToRebuild) {
+  const NodeId before = registry->node();
+  registry.reset();
+  test::rewrite(scratch / "registry.db", std::string(10'000, 'x'));
+  std::filesystem::remove(scratch / "registry.db-wal");
+  test::rewrite(scratch / "node", "junk");
+  reopen();
+  ASSERT_FALSE(error) << error->context;
+  EXPECT_TRUE(opening.lost);
+  EXPECT_TRUE(opening.new_node);
+  EXPECT_NE(registry->node(), before);
+  EXPECT_FALSE(registry->rebuilding());
+  EXPECT_EQ(test::contents(scratch / "node"), to_string(registry->node()) + "\n");
 }
 
 TEST_F(RegistryTest, AnotherSchemaVersionIsRefusedAndLeftAlone) {
@@ -164,7 +262,7 @@ TEST_F(RegistryTest, AnotherSchemaVersionIsRefusedAndLeftAlone) {
   ASSERT_TRUE(error);
   EXPECT_EQ(error->code, ErrorCode::kUnsupported);
   EXPECT_THAT(error->context, testing::HasSubstr("99"));
-  EXPECT_EQ(set_aside, "");
+  EXPECT_EQ(opening.set_aside, "");
   EXPECT_TRUE(std::filesystem::exists(scratch / "registry.db"));
 }
 

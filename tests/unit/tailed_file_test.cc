@@ -235,5 +235,28 @@ TEST_F(TailedFileTest, WhateverIsDoneToTheFileNoByteOfAnotherIncarnationIsRead) 
   }
 }
 
+TEST_F(TailedFileTest, SkipToGoesOnWhereSomebodyElseStopped) {
+  begin_with(chance.text(5'000));
+  const std::string all = test::contents(path);
+  const Fingerprint read = file->fingerprint();
+  // Nothing but the beginning is known of it.
+  const Fingerprint head{{0}, read.head_length, read.head_digest, 0};
+  file.emplace(path, *key_of(path), head);
+  ASSERT_TRUE(file->skip_to({4'500}));
+  EXPECT_EQ(this->read(), all.substr(4'500));
+  EXPECT_EQ(file->fingerprint(), read);
+
+  file.emplace(path, *key_of(path), head);
+  ASSERT_TRUE(file->skip_to({10})) << "the head stays, however little was read";
+  EXPECT_EQ(file->fingerprint().head_length, read.head_length);
+  EXPECT_EQ(this->read(), all.substr(10));
+
+  file.emplace(path, *key_of(path), head);
+  EXPECT_EQ(file->skip_to({5'001}).error().code, ErrorCode::kReplaced) << "shorter";
+  test::write_at(path, 100, "x");
+  file.emplace(path, *key_of(path), head);
+  EXPECT_EQ(file->skip_to({4'500}).error().code, ErrorCode::kReplaced) << "another beginning";
+}
+
 }  // namespace
 }  // namespace fantail
