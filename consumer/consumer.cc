@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "common/base/version.h"
+#include "consumer/entry.h"
 #include "consumer/file_sink.h"
 #include "consumer/mirror_sink.h"
 #include "consumer/stdout_sink.h"
@@ -17,13 +18,11 @@ namespace {
 
 constexpr int kQueueMessages = 8;  // per producer: 2 MiB of full chunks; more waits in the kernel and at the producer
 constexpr int kMulticastQueueMessages = 128;  // of all producers together: 32 MiB of full chunks
-constexpr Duration kRetryBlocked = 250ms;
 constexpr Duration kProgressInterval = 500ms;
 constexpr Duration kCheckInterval = 20ms;  // for the end that --once and --idle-exit wait for
 constexpr Duration kLastSync = 30s;        // on the way out
 constexpr Duration kLongestWait = 1s;
-constexpr Duration kTalkSpacing =
-    2ms;  // while lines come one by one, control links and signals are not looked at for each
+constexpr Duration kTalkSpacing = 2ms;  // lines that come one by one: control links are not looked at for each
 constexpr Duration kWatchInterval = 250ms;
 
 std::string host_name() {
@@ -33,20 +32,6 @@ std::string host_name() {
 }
 
 }  // namespace
-
-/// One stream and how far each sink has taken it.
-struct Consumer::Entry {
-  StreamMeta meta;
-  std::vector<FileOffset> taken;                   ///< by sink
-  std::vector<FileOffset> durable;                 ///< by sink
-  std::vector<std::optional<FileOffset>> opening;  ///< by sink: where to open, while it could not be opened yet
-  struct Loss {
-    ByteRange range;
-    wire::LossReason reason;
-  };
-  std::vector<Loss> losses;  ///< not yet taken by every sink
-  std::optional<FileOffset> sealing;
-};
 
 Consumer::Consumer(const ConsumerConfig& config) : config_(config), on_terminal_(::isatty(STDERR_FILENO) == 1) {}
 Consumer::~Consumer() = default;
@@ -179,137 +164,6 @@ Status Consumer::connect_tcp() {
   return {};
 }
 
-// ---- streams into sinks
-
-StreamReceiver::Start Consumer::on_stream(const NodeView& node, const wire::StreamInfo& info, bool news) {
-  auto entry = std::make_unique<Entry>();
-  StreamMeta& meta = entry->meta;
-  meta.stream = info.stream;
-  meta.node = node.id;
-  meta.node_name = node.name;
-  meta.node_dir = node.name;
-  meta.topic = info.topic;
-  meta.path = info.path;
-  meta.sequence = info.sequence;
-  meta.first_seen = info.first_seen;
-  bool born_after_us = news;
-  if (store_) {
-    if (const auto row = store_->node(node.id, node.name)) {
-      meta.node_dir = row->directory;
-      // It came to be while this consumer knew the node, though perhaps not while it was running.
-      born_after_us = born_after_us || (row->known_sequence > 0 && info.sequence > row->known_sequence);
-    } else {
-      log::error("cannot record a node", {{"node", node.name}, {"error", row.error()}});
-      meta.node_dir = to_string(node.id);
-    }
-    auto& known = known_sequences_[node.id];
-    known = std::max(known, info.sequence);
-    known_->told(node.id, info);
-  }
-  const FileOffset begin = config_.from == "now" && !born_after_us ? info.head : info.base;
-  Start start{FileOffset{UINT64_MAX}, FileOffset{UINT64_MAX}};
-  for (const auto& sink : sinks_) {
-    const auto stored = store_ ? store_->cursor(sink->key(), info.stream) : std::nullopt;
-    entry->taken.push_back(std::max(stored.value_or(begin), info.base));
-    entry->durable.push_back(stored.value_or(FileOffset{}));
-    entry->opening.emplace_back(entry->taken.back());
-  }
-  Entry& ref = *entry;
-  entries_[info.stream] = std::move(entry);
-  if (auto ok = catch_up(ref); !ok) blocked_by(ok.error());
-  for (std::size_t i = 0; i < sinks_.size(); ++i) {
-    start.cursor = std::min(start.cursor, ref.taken[i]);
-    start.committed = std::min({start.committed, ref.durable[i], ref.taken[i]});
-  }
-  return start;
-}
-
-/// Everything that a sink could not take before: opening, losses, the seal.
-Status Consumer::catch_up(Entry& entry) {
-  const auto attempt = [&]() -> Status {
-    for (std::size_t i = 0; i < sinks_.size(); ++i) {
-      if (!entry.opening[i]) continue;
-      const auto at = sinks_[i]->open_stream(entry.meta, *entry.opening[i]);
-      if (!at) return tl::unexpected(at.error());
-      entry.taken[i] = *at;
-      entry.opening[i].reset();
-    }
-    while (!entry.losses.empty()) {
-      const Entry::Loss& loss = entry.losses.front();
-      for (std::size_t i = 0; i < sinks_.size(); ++i) {
-        if (entry.taken[i] >= loss.range.to) continue;
-        const ByteRange rest{std::max(entry.taken[i], loss.range.from), loss.range.to};
-        if (auto ok = sinks_[i]->lose(entry.meta, rest, loss.reason); !ok) return ok;
-        entry.taken[i] = loss.range.to;
-      }
-      entry.losses.erase(entry.losses.begin());
-    }
-    if (entry.sealing) {
-      for (const auto& sink : sinks_) {
-        if (auto ok = sink->seal(entry.meta, *entry.sealing); !ok) return ok;
-      }
-      entry.sealing.reset();
-    }
-    return {};
-  };
-  const Status status = attempt();
-  if (status) {
-    waiting_.erase(entry.meta.stream);
-  } else {
-    waiting_.insert(entry.meta.stream);
-  }
-  return status;
-}
-
-StreamReceiver::Delivery Consumer::on_data(StreamId stream, FileOffset offset, std::span<const std::byte> bytes,
-                                           WallTime read_time) {
-  Entry& entry = *entries_.at(stream);
-  if (waiting_.contains(stream)) {
-    if (auto ok = catch_up(entry); !ok) {
-      blocked_by(ok.error());
-      return Delivery::kBlocked;
-    }
-  }
-  const FileOffset end = offset + bytes.size();
-  for (std::size_t i = 0; i < sinks_.size(); ++i) {
-    if (entry.taken[i] >= end) continue;  // it took them before another sink refused, or before a restart
-    const FileOffset from = std::max(entry.taken[i], offset);
-    const auto rest = bytes.subspan(static_cast<std::size_t>(from - offset));
-    if (auto ok = sinks_[i]->write(entry.meta, from, rest, read_time); !ok) {
-      blocked_by(ok.error());
-      return Delivery::kBlocked;
-    }
-    entry.taken[i] = end;
-  }
-  return Delivery::kTaken;
-}
-
-void Consumer::on_loss(StreamId stream, ByteRange range, wire::LossReason reason) {
-  Entry& entry = *entries_.at(stream);
-  if (store_) {
-    if (auto ok = store_->record_loss({entry.meta, range, reason}); !ok) {
-      log::error("cannot record a loss", {{"stream", stream}, {"error", ok.error()}});
-    }
-  }
-  entry.losses.push_back({range, reason});
-  if (auto ok = catch_up(entry); !ok) blocked_by(ok.error());
-}
-
-void Consumer::on_sealed(StreamId stream, FileOffset final_length) {
-  if (known_) known_->sealed(stream, final_length);
-  Entry& entry = *entries_.at(stream);
-  entry.sealing = final_length;
-  if (auto ok = catch_up(entry); !ok) blocked_by(ok.error());
-}
-
-void Consumer::on_info(const NodeView& node, const wire::StreamInfo& info) {
-  if (known_) known_->told(node.id, info);
-}
-
-std::optional<bool> Consumer::tell_known(const NodeView& node, std::uint64_t after, StreamsPage& page) {
-  return known_ ? known_->tell(node.id, after, page) : false;
-}
-
 void Consumer::on_beacon(const wire::Beacon& beacon) {
   if (!config_.epgm() || beacon.control.empty()) return;
   const auto endpoint = parse_endpoint(beacon.control);
@@ -337,135 +191,6 @@ void Consumer::watch_multicast(MonoTime now) {
   relay.turn(now);
   if (wedge_.wedged(streams_->activity(), relay.started(), now))
     relay.replace(now, "producers send and nothing arrives");
-}
-
-void Consumer::blocked_by(const Error& error) {
-  retry_at_ = mono_now() + kRetryBlocked;
-  if (error.code == ErrorCode::kWouldBlock) return;  // a slow reader of standard output is no fault
-  if (const auto n = blocked_log_.occurred(mono_now())) {
-    log::error("cannot write, waiting for it to become possible; nothing is lost", {{"error", error}, {"count", *n}});
-  }
-}
-
-void Consumer::retry_blocked(MonoTime now) {
-  const bool reader_came_back = stdout_ != nullptr && stdout_->drained();
-  if (now < *retry_at_ && !reader_came_back) return;
-  retry_at_.reset();
-  for (const StreamId id : std::set(waiting_)) {
-    if (auto ok = catch_up(*entries_.at(id)); !ok) blocked_by(ok.error());
-  }
-  streams_->resume();
-}
-
-void Consumer::flush(MonoTime now) {
-  for (const auto& sink : sinks_) {
-    if (auto ok = sink->flush(now); !ok && !(stdout_ != nullptr && stdout_->closed())) blocked_by(ok.error());
-  }
-}
-
-// ---- commit cycle
-
-/// Takes a checkpoint of every sink and has it made durable. False: nothing to do, or not now.
-bool Consumer::begin_sync() {
-  if (!store_ || worker_.busy() || storing_) return false;
-  for (const auto& sink : sinks_) {
-    if (auto ok = sink->prepare_checkpoint(); !ok) {
-      blocked_by(ok.error());
-      return false;
-    }
-  }
-  if (!std::all_of(sinks_.begin(), sinks_.end(), [](const auto& s) { return s->drained(); })) return false;
-  SyncWorker::Job job;
-  syncing_.clear();
-  bool anything = false;
-  for (const auto& sink : sinks_) {
-    Checkpoint checkpoint = sink->checkpoint();
-    anything = anything || !checkpoint.positions.empty() || !checkpoint.outputs.empty();
-    for (auto& fd : checkpoint.files) job.files.push_back(std::move(fd));
-    if (checkpoint.filesystem) job.filesystems.push_back(std::move(checkpoint.filesystem));
-    syncing_.push_back({sink->key(), std::move(checkpoint.positions), std::move(checkpoint.outputs)});
-  }
-  if (!anything && known_sequences_.empty() && known_->unsaved().empty()) return false;
-  worker_.submit(std::move(job));
-  return true;
-}
-
-/// When the worker is done: goes on to store the cursors. False while it is not done.
-bool Consumer::finish_sync() {
-  const auto result = worker_.take_result();
-  if (!result) return false;
-  if (!*result) {
-    // After a failed fsync the kernel may have dropped what it could not write: only reading it again from the source
-    // helps.
-    log::error("cannot make output durable; ending, a restart goes on from the last commit",
-               {{"error", result->error()}});
-    failed_ = true;
-    return true;
-  }
-  storing_ = true;
-  store_checkpoint();
-  return true;
-}
-
-/// Stores the cursors of what is durable and tells the producers. False: not now.
-bool Consumer::store_checkpoint() {
-  if (auto ok = store_->save(syncing_, known_sequences_, known_->unsaved()); !ok) {
-    if (const auto n = blocked_log_.occurred(mono_now())) {
-      log::error("cannot store cursors, waiting for it to become possible; nothing is lost",
-                 {{"error", ok.error()}, {"count", *n}});
-    }
-    return false;
-  }
-  storing_ = false;
-  for (const auto& sink : sinks_) sink->stored();
-  if (retry_at_) retry_at_ = mono_now();  // a sink may have waited for this
-  known_sequences_.clear();
-  known_->saved();
-  std::set<StreamId> moved;
-  for (std::size_t i = 0; i < syncing_.size(); ++i) {
-    for (const auto& position : syncing_[i].positions) {
-      entries_.at(position.stream)->durable[i] = position.offset;
-      moved.insert(position.stream);
-    }
-  }
-  std::vector<wire::CommitEntry> commits;
-  for (const StreamId id : moved) {
-    const auto& durable = entries_.at(id)->durable;
-    commits.push_back({id, *std::min_element(durable.begin(), durable.end())});
-  }
-  streams_->commit(commits);
-  return true;
-}
-
-void Consumer::cycle(MonoTime now) {
-  if (worker_.busy()) finish_sync();
-  if (now < next_sync_) return;
-  next_sync_ = now + config_.sync;
-  if (storing_) store_checkpoint();
-  begin_sync();
-}
-
-/// On the way out: everything that was taken gets durable and committed.
-bool Consumer::settle_all(Duration limit) {
-  const MonoTime until = mono_now() + limit;
-  Waiter waiter;
-  waiter.add_descriptor(worker_.fd());
-  const auto finish = [&] {
-    while (worker_.busy() && mono_now() < until) {
-      if (!finish_sync()) waiter.wait(100ms);
-    }
-  };
-  finish();
-  if (storing_) store_checkpoint();
-  flush(mono_now());
-  while (stdout_ != nullptr && !stdout_->drained() && !stdout_->closed() && mono_now() < until) {
-    pollfd writable{STDOUT_FILENO, POLLOUT, 0};
-    ::poll(&writable, 1, 100);
-    flush(mono_now());
-  }
-  begin_sync();
-  finish();
-  return !worker_.busy() && !storing_ && !failed_;
 }
 
 // ---- the loop

@@ -1,0 +1,113 @@
+// The part of Consumer that makes outputs durable: sinks flush, a worker syncs files, cursors are stored, producers are
+// told.
+#include <algorithm>
+
+#include "consumer/entry.h"
+#include "consumer/stdout_sink.h"
+
+namespace fantail {
+
+/// Takes a checkpoint of every sink and has it made durable. False: nothing to do, or not now.
+bool Consumer::begin_sync() {
+  if (!store_ || worker_.busy() || storing_) return false;
+  for (const auto& sink : sinks_) {
+    if (auto ok = sink->prepare_checkpoint(); !ok) {
+      blocked_by(ok.error());
+      return false;
+    }
+  }
+  if (!std::all_of(sinks_.begin(), sinks_.end(), [](const auto& s) { return s->drained(); })) return false;
+  SyncWorker::Job job;
+  syncing_.clear();
+  bool anything = false;
+  for (const auto& sink : sinks_) {
+    Checkpoint checkpoint = sink->checkpoint();
+    anything = anything || !checkpoint.positions.empty() || !checkpoint.outputs.empty();
+    for (auto& fd : checkpoint.files) job.files.push_back(std::move(fd));
+    if (checkpoint.filesystem) job.filesystems.push_back(std::move(checkpoint.filesystem));
+    syncing_.push_back({sink->key(), std::move(checkpoint.positions), std::move(checkpoint.outputs)});
+  }
+  if (!anything && known_sequences_.empty() && known_->unsaved().empty()) return false;
+  worker_.submit(std::move(job));
+  return true;
+}
+
+/// When the worker is done: goes on to store the cursors. False while it is not done.
+bool Consumer::finish_sync() {
+  const auto result = worker_.take_result();
+  if (!result) return false;
+  if (!*result) {
+    // After a failed fsync the kernel may have dropped what it could not write: only reading it again from the source
+    // helps.
+    log::error("cannot make output durable; ending, a restart goes on from the last commit",
+               {{"error", result->error()}});
+    failed_ = true;
+    return true;
+  }
+  storing_ = true;
+  store_checkpoint();
+  return true;
+}
+
+/// Stores the cursors of what is durable and tells the producers. False: not now.
+bool Consumer::store_checkpoint() {
+  if (auto ok = store_->save(syncing_, known_sequences_, known_->unsaved()); !ok) {
+    if (const auto n = blocked_log_.occurred(mono_now())) {
+      log::error("cannot store cursors, waiting for it to become possible; nothing is lost",
+                 {{"error", ok.error()}, {"count", *n}});
+    }
+    return false;
+  }
+  storing_ = false;
+  for (const auto& sink : sinks_) sink->stored();
+  if (retry_at_) retry_at_ = mono_now();  // a sink may have waited for this
+  known_sequences_.clear();
+  known_->saved();
+  std::set<StreamId> moved;
+  for (std::size_t i = 0; i < syncing_.size(); ++i) {
+    for (const auto& position : syncing_[i].positions) {
+      entries_.at(position.stream)->durable[i] = position.offset;
+      moved.insert(position.stream);
+    }
+  }
+  std::vector<wire::CommitEntry> commits;
+  for (const StreamId id : moved) {
+    const auto& durable = entries_.at(id)->durable;
+    commits.push_back({id, *std::min_element(durable.begin(), durable.end())});
+  }
+  streams_->commit(commits);
+  return true;
+}
+
+void Consumer::cycle(MonoTime now) {
+  if (worker_.busy()) finish_sync();
+  if (now < next_sync_) return;
+  next_sync_ = now + config_.sync;
+  if (storing_) store_checkpoint();
+  begin_sync();
+}
+
+/// On the way out: everything that was taken gets durable and committed.
+bool Consumer::settle_all(Duration limit) {
+  const MonoTime until = mono_now() + limit;
+  Waiter waiter;
+  waiter.add_descriptor(worker_.fd());
+  const auto finish = [&] {
+    while (worker_.busy() && mono_now() < until) {
+      if (!finish_sync()) waiter.wait(100ms);
+    }
+  };
+  finish();
+  if (storing_) store_checkpoint();
+  flush(mono_now());
+  while (stdout_ != nullptr && !stdout_->drained() && !stdout_->closed() && mono_now() < until) {
+    pollfd writable{STDOUT_FILENO, POLLOUT, 0};
+    ::poll(&writable, 1, 100);
+    flush(mono_now());
+  }
+  begin_sync();
+  finish();
+  return !worker_.busy() && !storing_ && !failed_;
+}
+
+}  // namespace fantail
