@@ -1,5 +1,8 @@
 // The part of Consumer that makes outputs durable: sinks flush, a worker syncs files, cursors are stored, producers are
 // told.
+#include <poll.h>
+#include <unistd.h>
+
 #include <algorithm>
 
 #include "consumer/entry.h"
@@ -14,6 +17,13 @@ bool Consumer::begin_sync() {
     if (auto ok = sink->prepare_checkpoint(); !ok) {
       blocked_by(ok.error());
       return false;
+    }
+  }
+  for (std::size_t i = 0; i < sinks_.size(); ++i) {
+    for (const StreamId id : sinks_[i]->take_spoilt()) {
+      Entry& entry = *entries_.at(id);
+      entry.opening[i] = entry.taken[i];
+      if (auto ok = catch_up(entry); !ok) blocked_by(ok.error());
     }
   }
   if (!std::all_of(sinks_.begin(), sinks_.end(), [](const auto& s) { return s->drained(); })) return false;

@@ -1,6 +1,5 @@
 #include "consumer/consumer.h"
 
-#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -251,7 +250,11 @@ int Consumer::run(StopSignals& signals) {
     if (talk) talked_ = now;
     called_ = false;
     const std::size_t work = turn(now, talk);
-    if ((talk && signals.take() > 0) || failed_ || (stdout_ != nullptr && stdout_->closed())) break;
+    if ((talk && signals.take() > 0) || failed_) break;
+    if (stdout_ != nullptr && stdout_->closed()) {
+      log::info("the reader of standard output is gone, ending");
+      break;
+    }
     show_progress(now);
     if (work != 0 && !streams_->caught_up()) continue;
     if (work == 0 && finished(now)) break;
@@ -264,7 +267,7 @@ int Consumer::run(StopSignals& signals) {
   log::info("consumer ended", {{"bytes", counters.bytes_delivered},
                                {"bytes_fetched", counters.bytes_fetched},
                                {"bytes_lost", counters.lost_bytes},
-                               {"rejected", counters.rejected + control_->counters().rejected},
+                               {"rejected", counters.rejected + inlet_->malformed() + control_->counters().rejected},
                                {"refused_versions", control_->counters().refused_versions}});
   if (failed_) return 1;
   return counters.lost_bytes > 0 ? 3 : 0;

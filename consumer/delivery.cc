@@ -63,6 +63,7 @@ Status Consumer::catch_up(Entry& entry) {
       if (!at) return tl::unexpected(at.error());
       entry.taken[i] = *at;
       entry.opening[i].reset();
+      if (streams_) streams_->rewind(entry.meta.stream, *at);
     }
     while (!entry.losses.empty()) {
       const Entry::Loss& loss = entry.losses.front();

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
@@ -54,7 +55,9 @@ MirrorSink::MirrorSink(std::string directory, UniqueFd root, CursorStore& store)
 
 Result<std::unique_ptr<MirrorSink>> MirrorSink::open(const std::string& directory, CursorStore& store) {
   std::error_code ec;
-  const auto absolute = std::filesystem::absolute(directory, ec).lexically_normal();
+  // However the directory is written, it is the same output.
+  auto absolute = std::filesystem::absolute(directory, ec).lexically_normal();
+  if (!absolute.has_filename() && absolute.has_relative_path()) absolute = absolute.parent_path();
   std::filesystem::create_directories(absolute, ec);
   UniqueFd root(::open(absolute.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!root) return fail_errno(errno, "--output 'mirror:" + directory + "': cannot use the directory");
@@ -153,7 +156,10 @@ Status MirrorSink::make_way(const std::string& path) {
   }
   const auto taken = exists(path);
   if (!taken) return tl::unexpected(taken.error());
-  if (!*taken) return {};
+  return *taken ? set_aside(path) : Status{};
+}
+
+Status MirrorSink::set_aside(const std::string& path) {
   // A file that the store knows nothing of (its state was lost, or somebody put it there) is kept, not overwritten.
   const std::string aside = path + "@" + to_compact_utc(wall_now()) + "-unknown";
   log::warn("a file that is no known mirror is in the way, it was renamed",
@@ -239,6 +245,12 @@ Status MirrorSink::write(const StreamMeta& stream, FileOffset offset, std::span<
   Mirror& mirror = mirrors_.at(stream.stream);
   const auto fd = descriptor(stream.stream, mirror);
   if (!fd) return tl::unexpected(fd.error());
+  // Written behind its end, a mirror that somebody cut would be long again, and full of zeros.
+  struct stat status {};
+  if (::fstat(*fd, &status) == 0 && static_cast<std::uint64_t>(status.st_size) < mirror.position.raw) {
+    spoil(stream.stream, mirror, Condition::kCut);
+    return fail(ErrorCode::kWouldBlock, directory_ + "/" + mirror.row.file + ": was cut short");
+  }
   const FileOffset end = offset + bytes.size();
   while (!bytes.empty()) {
     const ssize_t n = ::pwrite(*fd, bytes.data(), bytes.size(), static_cast<off_t>(offset.raw));
@@ -280,6 +292,57 @@ Status MirrorSink::seal(const StreamMeta& stream, FileOffset) {
   Mirror& mirror = mirrors_.at(stream.stream);
   if (mirror.is_open) close(mirror);
   return {};
+}
+
+/// A collector's own clean-up, or an editor, may have been at it since it was opened.
+MirrorSink::Condition MirrorSink::condition_of(const Mirror& mirror) const {
+  struct stat there {};
+  if (::fstatat(root_.get(), mirror.row.file.c_str(), &there, AT_SYMLINK_NOFOLLOW) != 0) return Condition::kGone;
+  struct stat ours = there;
+  if (mirror.is_open && ::fstat(mirror.fd.get(), &ours) != 0) return Condition::kGone;
+  if (ours.st_ino != there.st_ino || ours.st_dev != there.st_dev) return Condition::kReplaced;
+  return static_cast<std::uint64_t>(there.st_size) < mirror.position.raw ? Condition::kCut : Condition::kGood;
+}
+
+Status MirrorSink::keep_root() {
+  struct stat status {};
+  if (::fstat(root_.get(), &status) == 0 && status.st_nlink > 0) return {};
+  std::error_code ec;
+  std::filesystem::create_directories(directory_, ec);
+  UniqueFd root(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!root) return fail_errno(errno, directory_);
+  log::error("the directory of mirrors was removed, it is made again", {{"path", directory_}});
+  root_ = std::move(root);
+  return {};
+}
+
+Status MirrorSink::prepare_checkpoint() {
+  if (auto ok = keep_root(); !ok) return ok;
+  for (auto it = dirty_.begin(); it != dirty_.end();) {
+    Mirror& mirror = mirrors_.at(*it);
+    const Condition condition = condition_of(mirror);
+    if (condition == Condition::kGood) {
+      ++it;
+      continue;
+    }
+    if (condition == Condition::kReplaced) {
+      if (auto ok = set_aside(mirror.row.file); !ok) return ok;
+    }
+    const StreamId id = *it++;
+    spoil(id, mirror, condition);
+  }
+  return {};
+}
+
+/// Takes it out of the next checkpoint; the consumer opens it again.
+void MirrorSink::spoil(StreamId id, Mirror& mirror, Condition how) {
+  if (std::find(spoilt_.begin(), spoilt_.end(), id) != spoilt_.end()) return;
+  log::error("somebody changed a mirror, it is completed from the source",
+             {{"path", directory_ + "/" + mirror.row.file},
+              {"how", how == Condition::kCut ? "cut short" : "deleted, moved or replaced"}});
+  if (mirror.is_open) close(mirror);
+  dirty_.erase(id);
+  spoilt_.push_back(id);
 }
 
 Checkpoint MirrorSink::checkpoint() {

@@ -5,6 +5,8 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "consumer/cursor_store.h"
 #include "consumer/sink.h"
@@ -25,6 +27,8 @@ class MirrorSink final : public Sink {
   Status lose(const StreamMeta& stream, ByteRange range, wire::LossReason reason) override;
   Status seal(const StreamMeta& stream, FileOffset final_length) override;
   Status flush(MonoTime) override { return {}; }
+  Status prepare_checkpoint() override;
+  std::vector<StreamId> take_spoilt() override { return std::exchange(spoilt_, {}); }
   Checkpoint checkpoint() override;
   bool drained() const override { return true; }
 
@@ -46,6 +50,11 @@ class MirrorSink final : public Sink {
   Result<bool> exists(const std::string& relative);
   Status rename_file(const std::string& from, const std::string& to);
   void close(Mirror& mirror);
+  enum class Condition : std::uint8_t { kGood, kCut, kGone, kReplaced };
+  Condition condition_of(const Mirror& mirror) const;
+  void spoil(StreamId id, Mirror& mirror, Condition how);
+  Status set_aside(const std::string& path);
+  Status keep_root();
 
   std::string directory_;
   std::string key_;
@@ -56,6 +65,7 @@ class MirrorSink final : public Sink {
   std::list<StreamId> recent_;            ///< open descriptors, latest first
   std::set<StreamId> dirty_;              ///< written since the last checkpoint
   std::vector<UniqueFd> closed_dirty_;    ///< of those, descriptors that had to make room
+  std::vector<StreamId> spoilt_;          ///< by somebody else, and not told yet
   bool names_changed_ = false;
 };
 

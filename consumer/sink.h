@@ -70,6 +70,9 @@ class Sink {
   virtual void finish() {}
   /// A checkpoint is about to be taken, unless this fails: hand over what flush() may keep back, look at the files.
   virtual Status prepare_checkpoint() { return {}; }
+  /// Streams whose output somebody spoilt, as prepare_checkpoint() saw: they are opened again and go on from where that
+  /// says. Each is told once.
+  virtual std::vector<StreamId> take_spoilt() { return {}; }
   /// After a successful prepare_checkpoint(). Positions are handed out once; if they could not be made durable the
   /// process ends.
   virtual Checkpoint checkpoint() = 0;

@@ -21,6 +21,9 @@ Argument split_argument(const std::string& text) {
   return {text.substr(0, equals), text.substr(equals + 1)};
 }
 
+/// A name without / is left out wherever it stands, as people expect of '*.gz'.
+std::string exclusion(const std::string& text) { return text.find('/') == std::string::npos ? "/**/" + text : text; }
+
 std::optional<CompressionConfig> to_compression(const std::string& text) {
   using Mode = CompressionConfig::Mode;
   if (text == "auto") return CompressionConfig{Mode::kAuto, 1};
@@ -42,7 +45,7 @@ void ProducerConfig::describe(OptionSet& options) {
                      "files to tail; ** crosses directories; the topic is '" + std::string(kDefaultTopic) +
                          "' unless given; a directory means everything below it");
   options.group("Files");
-  options.list("exclude", exclude, "GLOB", "leave these files and directories out");
+  options.list("exclude", exclude, "GLOB", "leave these files and directories out; without / at any depth");
   options.choice("from", from, {"beginning", "end"}, "where to begin in files that exist at the very first start");
   options.seconds("rescan", rescan, "walk all directories this often, in case a change was missed");
   options.flag("poll", poll, "do not rely on inotify: walk every --rescan seconds, at most 1");
@@ -83,7 +86,7 @@ std::vector<std::string> ProducerConfig::problems() const {
     if (const auto problem = wire::topic_problem(argument.topic)) out.push_back("'" + text + "': " + *problem);
     need(Glob::parse(argument.pattern));
   }
-  for (const auto& text : exclude) need(Glob::parse(text));
+  for (const auto& text : exclude) need(Glob::parse(exclusion(text)));
   if (!to_compression(compression)) {
     out.push_back("--compression '" + compression +
                   "': must be auto, none, zstd or zstd:LEVEL with a level from 1 to 19");
@@ -129,7 +132,7 @@ std::vector<Selection> ProducerConfig::selections() const {
 
 std::vector<Glob> ProducerConfig::excludes() const {
   std::vector<Glob> out;
-  for (const auto& text : exclude) out.push_back(std::move(*Glob::parse(text)));
+  for (const auto& text : exclude) out.push_back(std::move(*Glob::parse(exclusion(text))));
   return out;
 }
 

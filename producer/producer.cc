@@ -138,7 +138,8 @@ Status Producer::start() {
   streams_ = std::make_unique<StreamPublisher>(publishing, broadcast(), *control_, pool_, ledger_, *tailer_);
   if (auto ok = tailer_->start(*streams_, mono_now()); !ok) return ok;
   for (std::size_t i = 0; i < config_.files.size() && i < tailer_->matched().size(); ++i) {
-    if (tailer_->matched()[i] == 0) log::warn("no file matches yet, waiting for one", {{"path", config_.files[i]}});
+    if (tailer_->matched()[i] > 0) continue;
+    log::warn(config_.once ? "no file matches" : "no file matches yet, waiting for one", {{"path", config_.files[i]}});
   }
   log::info("producer started", {{"node", name_}, {"id", short_hex(registry_.node())}, {"streams", tailer_->size()}});
   return {};

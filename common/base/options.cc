@@ -1,5 +1,6 @@
 #include "common/base/options.h"
 
+#include <algorithm>
 #include <boost/program_options/cmdline.hpp>
 #include <boost/program_options/options_description.hpp>
 #include <boost/program_options/parsers.hpp>
@@ -8,6 +9,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <map>
 
@@ -21,6 +23,13 @@ using Texts = std::vector<std::string>;
 
 std::string mistake(const std::string& name, const std::string& value, const std::string& reason) {
   return "--" + name + " '" + value + "': " + reason;
+}
+
+std::string trimmed(const std::string& text) {
+  constexpr const char* kBlank = " \t\r";
+  const auto begin = text.find_first_not_of(kBlank);
+  if (begin == std::string::npos) return {};
+  return text.substr(begin, text.find_last_not_of(kBlank) - begin + 1);
 }
 
 std::optional<double> to_number(const std::string& text) {
@@ -290,25 +299,30 @@ OptionSet::Outcome OptionSet::parse(int argc, const char* const* argv,
     config_file_ = config->second.back();
     std::ifstream in(config_file_);
     std::map<std::string, Texts> from_file;
-    if (!in) {
+    if (!in || std::filesystem::is_directory(config_file_)) {
       problems.push_back(mistake("config", config_file_, "cannot be read; give the path of an INI file"));
     } else {
-      try {
-        po::options_description in_file;
-        for (const Option& o : options_) in_file.add_options()(o.name.c_str(), po::value<Texts>()->composing(), "");
-        in_file.add_options()("file", po::value<Texts>()->composing(), "");
-        const auto parsed = po::parse_config_file(in, in_file, true);
-        for (const auto& o : parsed.options) {
-          if (o.unregistered) {
-            problems.push_back("unknown key '" + o.string_key + "' in " + config_file_ +
-                               ": keys are the long options without dashes");
-          } else {
-            auto& target = from_file[o.string_key];
-            target.insert(target.end(), o.value.begin(), o.value.end());
-          }
+      const auto takes = [&](const std::string& key) {
+        return key == "file" ||
+               std::any_of(options_.begin(), options_.end(), [&](const Option& o) { return o.name == key; });
+      };
+      // Boost's own reader cuts values at every '#', which is a good character in a path or a format.
+      std::size_t number = 0;
+      for (std::string line; std::getline(in, line);) {
+        ++number;
+        const std::string text = trimmed(line);
+        if (text.empty() || text.front() == '#' || text.front() == ';') continue;
+        const auto equals = text.find('=');
+        const std::string key = trimmed(text.substr(0, equals));
+        if (equals == std::string::npos) {
+          problems.push_back("'" + text + "' in line " + std::to_string(number) + " of " + config_file_ +
+                             " is neither a comment nor KEY = VALUE");
+        } else if (!takes(key)) {
+          problems.push_back("unknown key '" + key + "' in " + config_file_ +
+                             ": keys are the long options without dashes");
+        } else {
+          from_file[key].push_back(trimmed(text.substr(equals + 1)));
         }
-      } catch (const po::error& e) {
-        problems.push_back(config_file_ + ": " + e.what());
       }
     }
     if (files.empty() && from_file.contains("file")) files = from_file["file"];

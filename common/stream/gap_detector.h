@@ -21,8 +21,8 @@ struct RepairTiming {
 /// What is known to be missing at the front of a stream.
 struct Gap {
   ByteRange range;
-  /// A later broadcast or an earlier listing proves that the broadcast has passed it; else only a head tells of it, and
-  /// the bytes may still be on their way.
+  /// A later broadcast proves that the broadcast has passed it; else only a head tells of it, and the bytes may still
+  /// be on their way.
   bool passed = false;
 };
 

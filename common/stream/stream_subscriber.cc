@@ -171,6 +171,19 @@ void StreamSubscriber::resume() {
   }
 }
 
+void StreamSubscriber::rewind(StreamId stream, FileOffset to) {
+  const auto found = streams_.find(stream);
+  if (found == streams_.end() || to >= found->second->cursor) return;
+  Assembly& assembly = *found->second;
+  if (const auto flight = assembly.detector.in_flight()) in_flight_bytes_ -= flight->range.bytes();
+  assembly.detector.abandoned();
+  assembly.passed = std::max(assembly.passed, assembly.cursor);
+  assembly.cursor = to;
+  assembly.sealed_told = false;
+  assembly.first_broadcast.reset();  // what is asked for now is no fault of the wire
+  heads_changed(assembly);
+}
+
 void StreamSubscriber::forget_old_orphans(MonoTime now) {
   std::erase_if(orphans_, [&](const auto& entry) { return now - entry.second->since > kOrphanLife; });
 }

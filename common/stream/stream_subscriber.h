@@ -96,6 +96,9 @@ class StreamSubscriber final : public ControlEvents {
   /// After kBlocked: the receiver may take bytes again.
   void resume();
 
+  /// What was delivered from `to` on is wanted again: it was lost on this side.
+  void rewind(StreamId stream, FileOffset to);
+
   /// These positions are safe on disk: told to the sources that are connected, and to the others when they are.
   void commit(const std::vector<wire::CommitEntry>& entries);
 

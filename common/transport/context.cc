@@ -5,6 +5,11 @@
 namespace fantail {
 
 struct Context::Impl {
+  Impl() {
+    // One for each node that is reached by a control link of its own; libzmq's own limit is 1023.
+    context.set(zmq::ctxopt::max_sockets, kMaxSockets);
+  }
+  static constexpr int kMaxSockets = 8192;
   zmq::context_t context{1};
 };
 

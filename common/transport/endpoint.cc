@@ -146,7 +146,7 @@ Result<std::string> epgm_address(std::string_view interface_address, std::string
                 "group '" + std::string(group) +
                     "' is not an IPv4 multicast address; use one of 239.192.0.0 to 239.251.255.255");
   }
-  if (port == 0) return fail(ErrorCode::kInvalid, "port 0: multicast needs a port that everybody knows, 1 to 65534");
+  if (port == 0) return fail(ErrorCode::kInvalid, "port 0: multicast needs a port that everybody knows, 1 to 65535");
   return "epgm://" + std::string(interface_address) + ";" + std::string(group) + ":" + std::to_string(port);
 }
 

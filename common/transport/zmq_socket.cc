@@ -1,6 +1,13 @@
 #include "common/transport/zmq_socket.h"
 
+#include <sys/socket.h>
+#include <sys/un.h>
+
 #include <cerrno>
+#include <cstddef>
+#include <cstring>
+
+#include "common/base/unique_fd.h"
 
 namespace fantail::transport {
 
@@ -21,18 +28,40 @@ Result<zmq::socket_t> open_socket(Context& context, zmq::socket_type type, const
   }
 }
 
+namespace {
+
+/// Whether a process accepts connections at this path.
+bool answers(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof(address.sun_path)) return false;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  // "@name" is the abstract name space.
+  socklen_t length = sizeof(address);
+  if (path[0] == '@') {
+    address.sun_path[0] = '\0';
+    length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
+  }
+  const UniqueFd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  return ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0;
+}
+
+}  // namespace
+
 Result<std::string> bind_socket(zmq::socket_t& socket, const Endpoint& endpoint) {
   const std::string address = endpoint.to_string();
+  const auto in_use = [&] {
+    return fail(ErrorCode::kBusy, "cannot bind " + address +
+                                      ": the address is in use (is another fantail running here?); choose another with "
+                                      "--endpoint, --port or --control");
+  };
+  // libzmq takes the path of an ipc socket away from whoever has it.
+  if (endpoint.scheme == Endpoint::Scheme::kIpc && answers(endpoint.host)) return in_use();
   try {
     socket.bind(address);
     return socket.get(zmq::sockopt::last_endpoint);
   } catch (const zmq::error_t& e) {
-    if (e.num() == EADDRINUSE) {
-      return fail(ErrorCode::kBusy,
-                  "cannot bind " + address +
-                      ": the address is in use (is another fantail running here?); choose another with "
-                      "--endpoint, --port or --control");
-    }
+    if (e.num() == EADDRINUSE) return in_use();
     return fail_errno(e.num(), "cannot bind " + address);
   }
 }

@@ -69,12 +69,12 @@ def test_all_mistakes_in_a_producers_flags_are_told_at_once(lab: Lab) -> None:
 
 def test_mistakes_in_file_and_flags_are_told_together(lab: Lab) -> None:
     file = lab.root / "consumer.ini"
-    file.write_text("frmo=now\nsync=soon\n")
+    file.write_text("# a comment\nfrmo=now\nsync=soon\njust words\n")
 
     done = lab.run("fantail-consumer", "--config", file, "--transport", "pigeon", "--check")
 
     assert done.code == USAGE
-    for value in ("frmo", "soon", "pigeon"):
+    for value in ("frmo", "soon", "pigeon", "just words"):
         assert_told(done.err, value)
 
 

@@ -28,7 +28,10 @@ FLAGS = {
         " --hold-bytes --drain"
     ).split(),
     "fantail-consumer": COMMON_FLAGS
-    + "--connect --topic --name --output --format --sync --shard --idle-exit --repair-after --max-pending".split(),
+    + (
+        "--connect --topic --name --output --format --sync --shard --idle-exit --repair-after --max-pending"
+        " --rotate-bytes --rotate-every --flush-partial"
+    ).split(),
 }
 
 
@@ -345,7 +348,7 @@ def test_check_refuses_a_mistake(lab: Lab, program: str, files: tuple[str, ...])
 
 def test_printed_configuration_can_be_read_again(lab: Lab) -> None:
     """What is printed has the same meaning as the flags it came from."""
-    flags = ("--topic", "web", "--topic", "db", "--sync", "7", "--name", "main", "--format", "jsonl")
+    flags = ("--topic", "web", "--topic", "db", "--sync", "7", "--name", "main", "--format", "{node} #; {line}")
     printed = lab.run("fantail-consumer", *flags, "--print-config")
     assert printed.code == 0
     file = lab.root / "consumer.ini"
@@ -355,7 +358,7 @@ def test_printed_configuration_can_be_read_again(lab: Lab) -> None:
 
     assert again.code == 0, again.err
     assert _settings(again.out) == _settings(printed.out)
-    assert _settings(printed.out).issuperset({"topic=web", "topic=db", "sync=7", "name=main", "format=jsonl"})
+    assert _settings(printed.out).issuperset({"topic=web", "topic=db", "sync=7", "name=main", "format={node} #; {line}"})
 
 
 def test_flags_win_over_the_configuration_file(lab: Lab) -> None:
@@ -369,6 +372,7 @@ def test_flags_win_over_the_configuration_file(lab: Lab) -> None:
 
 
 def _settings(ini: str) -> set[str]:
-    """name=value without blanks, comments and the name of the file they came from."""
-    lines = {line.partition("#")[0].replace(" ", "") for line in ini.splitlines()}
-    return {line for line in lines if line and not line.startswith("config=")}
+    """name=value without blanks around them, comments and the name of the file they came from."""
+    pairs = (line.partition("=") for line in ini.splitlines() if not line.startswith("#"))
+    settings = {f"{name.strip()}={value.strip()}" for name, _, value in pairs if name.strip()}
+    return {setting for setting in settings if not setting.startswith("config=")}
