@@ -226,9 +226,13 @@ void StreamPublisher::on_peer_down(PeerId peer, std::string_view reason) {
   const auto found = sessions_.find(peer);
   if (found == sessions_.end()) return;
   log::info("consumer gone", {{"peer", found->second.who.name}, {"reason", reason}});
-  ledger_.disconnected(found->second.who.durable_name);
+  const std::string name = std::move(found->second.who.durable_name);
   fetches_.forget(peer);
   sessions_.erase(found);
+  // One that was killed and started again is here already when its old link is given up.
+  const bool here =
+      std::any_of(sessions_.begin(), sessions_.end(), [&](const auto& s) { return s.second.who.durable_name == name; });
+  if (!here) ledger_.disconnected(name);
   events_.on_consumer_down(peer);
 }
 

@@ -368,6 +368,21 @@ TEST_F(StreamEngineTest, ARestartedConsumerGoesOnWhereItCommitted) {
   EXPECT_LE(c.subscriber().counters().bytes_delivered, 20'000U) << "what was committed is not sent again";
 }
 
+TEST_F(StreamEngineTest, ARestartedConsumerStaysConnectedWhenItsOldLinkIsGivenUp) {
+  begin(1);
+  RecordingConsumer& killed = consumer("c");
+  connect(killed);
+  Truth& t = stream();
+  append(t, 1000);
+  run(100ms);
+  RecordingConsumer& restarted = consumer("c");
+  connect(restarted);
+  killed.link.go_down();
+  EXPECT_EQ(ledger.committed_by_connected(*publisher->info(t.info.stream)), FileOffset{0});
+  restarted.link.go_down();
+  EXPECT_EQ(ledger.committed_by_connected(*publisher->info(t.info.stream)), std::nullopt);
+}
+
 TEST_F(StreamEngineTest, ASourceThatKnowsNoStreamsYetLosesNoneOfThem) {
   begin(1);
   RecordingConsumer& c = consumer("c");
