@@ -71,7 +71,7 @@ std::optional<FileOffset> CommitLedger::held_for(const wire::StreamInfo& stream)
   std::optional<FileOffset> least;
   for (const auto& [name, consumer] : consumers_) {
     if (!consumer.interest.wants(stream)) continue;
-    const FileOffset at = position(name, stream.stream).value_or(FileOffset{});
+    const FileOffset at = std::max(position(name, stream.stream).value_or(FileOffset{}), stream.base);
     least = least ? std::min(*least, at) : at;
   }
   return least;
@@ -81,7 +81,7 @@ std::optional<FileOffset> CommitLedger::committed_by_connected(const wire::Strea
   std::optional<FileOffset> least;
   for (const auto& [name, consumer] : consumers_) {
     if (!consumer.connected || !consumer.interest.wants(stream)) continue;
-    const FileOffset at = position(name, stream.stream).value_or(FileOffset{});
+    const FileOffset at = std::max(position(name, stream.stream).value_or(FileOffset{}), stream.base);
     least = least ? std::min(*least, at) : at;
   }
   return least;

@@ -47,6 +47,7 @@ class CommitLedger {
   void forget_stream(StreamId stream);
 
   /// The least position of all durable consumers that want the stream, connected or not; nothing when there is none.
+  /// Nobody waits for what is before its base.
   std::optional<FileOffset> held_for(const wire::StreamInfo& stream) const;
   /// The same, of the connected ones only.
   std::optional<FileOffset> committed_by_connected(const wire::StreamInfo& stream) const;

@@ -46,7 +46,8 @@ class TailerModelTest : public testing::Test {
     log::set_up(log::Level::kInfo);
   }
 
-  void begin(std::uint64_t seed, const std::string& pattern) {
+  /// `before_the_start`: what there is when the producer starts for the first time.
+  void begin(std::uint64_t seed, const std::string& pattern, const std::vector<std::string>& before_the_start = {}) {
     chance = std::make_unique<Chance>(seed);
     files = std::make_unique<ScratchDirectory>();
     state = std::make_unique<ScratchDirectory>();
@@ -60,6 +61,7 @@ class TailerModelTest : public testing::Test {
     consumer = std::make_unique<RecordingConsumer>("c", *chance);
     broadcast->inlets.push_back(&consumer->inlet);
     control->links.push_back(&consumer->link);
+    for (const std::string& name : before_the_start) append(name);
     start();
   }
   void end() {
@@ -91,8 +93,7 @@ class TailerModelTest : public testing::Test {
     config.instance = random_id<InstanceId>();
     config.name = "node";
     config.broadcast.chunk_bytes = 4096;
-    producer->tailer =
-        std::make_unique<Tailer>(TailerConfig{}, producer->discovery, producer->registry, producer->ledger);
+    producer->tailer = std::make_unique<Tailer>(tailing, producer->discovery, producer->registry, producer->ledger);
     producer->publisher = std::make_unique<StreamPublisher>(config, *broadcast, *control, producer->pool,
                                                             producer->ledger, *producer->tailer);
     const auto started = producer->tailer->start(*producer->publisher, now);
@@ -395,6 +396,7 @@ class TailerModelTest : public testing::Test {
   };
 
   MonoTime now = MonoTime{} + 1h;
+  TailerConfig tailing;
   std::unique_ptr<Chance> chance;
   std::unique_ptr<ScratchDirectory> files;
   std::unique_ptr<ScratchDirectory> state;
@@ -480,6 +482,20 @@ TEST_F(TailerModelTest, AHeldFileIsReadAfterItWasDeleted) {
   run(2s);
   expect_all_that_there_was();
   EXPECT_EQ(consumer->received().begin()->second.bytes, incarnations[0]->bytes);
+}
+
+TEST_F(TailerModelTest, OfAFileThatBeganAtItsEndNothingIsHeldAndNothingIsLost) {
+  tailing.from_end = true;
+  begin(1, "*.log", {"a.log"});
+  settle();
+  consumer->link.go_down();
+  remove("a.log");
+  run(20s);
+  EXPECT_EQ(producer->tailer->size(), 0U) << "nobody lacks anything of it";
+  stop();
+  start();
+  settle();
+  EXPECT_EQ(producer->tailer->counters().given_up_bytes, 0U);
 }
 
 TEST_F(TailerModelTest, AFileThatIsCutExactlyToWhatWasReadGoesOnGrowing) {

@@ -33,6 +33,17 @@ TEST_F(CommitLedgerTest, TheSlowestConsumerCounts) {
   EXPECT_EQ(ledger.held_for(stream(1)), FileOffset{10});
 }
 
+TEST_F(CommitLedgerTest, NobodyWaitsForWhatIsBeforeTheBase) {
+  seen("c");
+  wire::StreamInfo s = stream(1);
+  s.base = {500};
+  EXPECT_EQ(ledger.held_for(s), FileOffset{500});
+  EXPECT_EQ(ledger.committed_by_connected(s), FileOffset{500});
+  ledger.commit("c", stream_id(1), {700});
+  EXPECT_EQ(ledger.held_for(s), FileOffset{700});
+  EXPECT_EQ(ledger.committed_by_connected(s), FileOffset{700});
+}
+
 TEST_F(CommitLedgerTest, PositionsNeverGoBack) {
   seen("c");
   EXPECT_TRUE(ledger.commit("c", stream_id(1), {1000}));
