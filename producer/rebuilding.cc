@@ -44,7 +44,6 @@ bool Tailer::finish_rebuilding() {
   if (registry_.rebuilding()) {
     if (auto ok = registry_.finish_rebuilding(rebuilt.streams, rebuilt.last_sequence); !ok) return failed(ok.error());
   }
-  rebuilt_ = true;
   const auto answers = recollection_->answers();
   if (auto ok = begin(); !ok) return failed(ok.error());
   recollection_.reset();

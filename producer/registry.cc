@@ -9,7 +9,8 @@ namespace {
 constexpr const char* kFile = "registry.db";
 constexpr std::uintmax_t kLeastDatabaseBytes = 512;
 constexpr const char* kNodeFile = "node";
-constexpr const char* kRebuilding = "rebuilding";  // in `meta`
+constexpr const char* kRebuilding = "rebuilding";  // in `meta`, as the next
+constexpr const char* kStarted = "started";
 constexpr int kSchemaVersion = 1;
 constexpr const char* kSchema = R"sql(
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -85,6 +86,9 @@ Result<Registry> Registry::open(const StateDirectory& directory, Opening& openin
   }
   if (!registry) return registry;
   opening.new_node = !node && (empty || opening.lost);
+  if (opening.lost && !registry->rebuilding_) {
+    if (auto ok = registry->set_started(); !ok) return tl::unexpected(ok.error());
+  }
   if (node != registry->node_) {
     if (auto ok = replace_small_file(node_path, to_string(registry->node_) + "\n"); !ok) {
       log::warn("cannot keep the node id beside the registry", {{"error", ok.error()}});
@@ -144,6 +148,9 @@ Status Registry::set_up(std::optional<NodeId> known_node) {
   const auto rebuilding = meta(kRebuilding);
   if (!rebuilding) return tl::unexpected(rebuilding.error());
   rebuilding_ = rebuilding->has_value();
+  const auto started = meta(kStarted);
+  if (!started) return tl::unexpected(started.error());
+  started_ = started->has_value();
   // Kept apart from the streams, so that a number is never used twice even when its stream is long forgotten.
   const auto last = meta("last_sequence");
   if (!last) return tl::unexpected(last.error());
@@ -217,12 +224,24 @@ Status Registry::load_consumers(CommitLedger& ledger) {
   }
 }
 
+Status Registry::set_started() {
+  if (started_) return {};
+  auto transaction = database_.begin(Database::Durability::kPowerLoss);
+  if (!transaction) return tl::unexpected(transaction.error());
+  if (auto ok = insert_rows({}); !ok) return ok;
+  if (auto ok = transaction->commit(); !ok) return ok;
+  started_ = true;
+  return {};
+}
+
 Status Registry::insert(const std::vector<StreamRecord>& fresh) {
   if (fresh.empty()) return {};
   auto transaction = database_.begin(Database::Durability::kPowerLoss);
   if (!transaction) return tl::unexpected(transaction.error());
   if (auto ok = insert_rows(fresh); !ok) return ok;
-  return transaction->commit();
+  if (auto ok = transaction->commit(); !ok) return ok;
+  started_ = true;
+  return {};
 }
 
 Status Registry::finish_rebuilding(const std::vector<StreamRecord>& streams, std::uint64_t last_sequence) {
@@ -235,13 +254,14 @@ Status Registry::finish_rebuilding(const std::vector<StreamRecord>& streams, std
   if (auto ok = done->bind(1, kRebuilding).run(); !ok) return ok;
   if (auto ok = transaction->commit(); !ok) return ok;
   rebuilding_ = false;
+  started_ = true;
   return {};
 }
 
-/// Within a transaction.
+/// Within a transaction. Whoever has streams, or had, has been started.
 Status Registry::insert_rows(const std::vector<StreamRecord>& fresh) {
   auto row = database_.prepare("INSERT INTO streams VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
-  auto meta = database_.prepare("INSERT OR REPLACE INTO meta VALUES ('last_sequence', ?)");
+  auto meta = database_.prepare("INSERT OR REPLACE INTO meta VALUES (?, ?)");
   if (!row) return tl::unexpected(row.error());
   if (!meta) return tl::unexpected(meta.error());
   for (const StreamRecord& r : fresh) {
@@ -253,7 +273,8 @@ Status Registry::insert_rows(const std::vector<StreamRecord>& fresh) {
     row->bind(15, std::int64_t{r.info.sealed}).bind(16, gone_column(r.gone));
     if (auto ok = row->run(); !ok) return ok;
   }
-  return meta->bind(1, std::to_string(last_sequence_)).run();
+  if (auto ok = meta->bind(1, kStarted).bind(2, "1").run(); !ok) return ok;
+  return meta->bind(1, "last_sequence").bind(2, std::to_string(last_sequence_)).run();
 }
 
 Status Registry::save(const std::vector<StreamRecord>& changed, const std::vector<CommitRow>& commits) {

@@ -41,6 +41,9 @@ class Registry {
   /// The registry of this node was lost and what consumers know of its streams is not in yet. Stays so over restarts,
   /// until finish_rebuilding().
   bool rebuilding() const { return rebuilding_; }
+  /// The very first start has been: what is found from now on has come since. One that was lost has been started too.
+  bool started() const { return started_; }
+  Status set_started();
   /// Takes in the streams that are known again, in one transaction with the end of rebuilding().
   /// `last_sequence`: the greatest that anybody knows of.
   Status finish_rebuilding(const std::vector<StreamRecord>& streams, std::uint64_t last_sequence);
@@ -71,6 +74,7 @@ class Registry {
   Database database_;
   NodeId node_;
   bool rebuilding_ = false;
+  bool started_ = false;
   std::uint64_t last_sequence_ = 0;
 };
 

@@ -52,7 +52,7 @@ Status Tailer::begin() {
   auto known = registry_.load_streams();
   if (!known) return tl::unexpected(known.error());
   if (auto ok = registry_.load_consumers(ledger_); !ok) return ok;
-  first_start_ = known->empty();
+  first_start_ = known->empty() && !registry_.started();  // a registry of before there was that row has streams
   std::vector<StreamId> replaced;
   for (StreamRecord& record : *known) {
     // Sealed, and readable only through the descriptor of the run that ended: the file had no name any more.
@@ -90,7 +90,8 @@ Status Tailer::begin() {
     }
   }
   announce_fresh();
-  return {};
+  // Files that could not be recorded yet will say so when they are.
+  return fresh_.empty() ? registry_.set_started() : Status{};
 }
 
 Tailer::Tracked& Tailer::track(StreamRecord record) {
@@ -137,7 +138,7 @@ void Tailer::scan(MonoTime now) {
   last_scan_ = now;
   next_scan_ = now + config_.rescan;
   matched_ = discovery_.scan([this](const std::string& path, const Selection&) { look_at(path); });
-  if (!first_start_) return;
+  if (!tracked_.empty()) return;
   // Oldest first, so that a consumer sees a backlog in the order in which it came about.
   std::sort(fresh_.begin(), fresh_.end(), [](const StreamRecord& a, const StreamRecord& b) {
     return modification_time(a.current_path) < modification_time(b.current_path);
@@ -229,7 +230,7 @@ void Tailer::mint(const std::string& path, FileKey key, const Selection& selecti
   // Its beginning is recorded with it, so that what is there after a kill is not taken for it by its inode alone. What
   // cannot be read yet is told when it is looked at.
   TailedFile file(path, key, {});
-  if (first_start_ && config_.from_end && !rebuilt_) {
+  if (first_start_ && config_.from_end) {
     if (const auto at = file.skip_to_end()) record.info.base = record.info.sent = record.info.head = *at;
   } else {
     (void)file.learn_head();

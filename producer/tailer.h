@@ -111,8 +111,7 @@ class Tailer final : public PublisherEvents {
   std::vector<std::size_t> matched_;
   std::vector<Registry::CommitRow> commits_;
   std::unique_ptr<Recollection> recollection_;  ///< while the registry is being rebuilt: nothing else is done then
-  bool rebuilt_ = false;                        ///< in this run
-  bool first_start_ = false;
+  bool first_start_ = false;                    ///< only while it takes up its work
   MonoTime now_{};
   MonoTime next_scan_{};
   MonoTime last_scan_{};

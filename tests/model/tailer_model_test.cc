@@ -498,6 +498,24 @@ TEST_F(TailerModelTest, OfAFileThatBeganAtItsEndNothingIsHeldAndNothingIsLost) {
   EXPECT_EQ(producer->tailer->counters().given_up_bytes, 0U);
 }
 
+TEST_F(TailerModelTest, FromTheEndIsForTheVeryFirstStartOnly) {
+  tailing.from_end = true;
+  begin(1, "*.log");
+  stop();
+  append("a.log");
+  start();
+  settle();
+  expect_all_that_there_was();
+  remove("a.log");
+  settle(20s);
+  ASSERT_EQ(producer->tailer->size(), 0U) << "all streams are finished and forgotten";
+  stop();
+  append("b.log");
+  start();
+  settle();
+  expect_all_that_there_was();
+}
+
 TEST_F(TailerModelTest, AFileThatIsCutExactlyToWhatWasReadGoesOnGrowing) {
   begin(1, "*.log");
   append("a.log");

@@ -151,6 +151,34 @@ TEST_F(RegistryTest, TheFirstStartIsANewNodeAndNothingIsLost) {
   EXPECT_FALSE(opening.lost);
 }
 
+TEST_F(RegistryTest, ThereIsOneVeryFirstStart) {
+  EXPECT_FALSE(registry->started());
+  reopen();
+  EXPECT_FALSE(registry->started());
+  ASSERT_TRUE(registry->set_started());
+  EXPECT_TRUE(registry->started());
+  reopen();
+  EXPECT_TRUE(registry->started());
+}
+
+TEST_F(RegistryTest, OneThatWasLostHasBeenStarted) {
+  for (const bool with_node_id : {true, false}) {
+    registry.reset();
+    test::rewrite(scratch / "registry.db", std::string(10'000, 'x'));
+    std::filesystem::remove(scratch / "registry.db-wal");
+    if (!with_node_id) std::filesystem::remove(scratch / "node");
+    reopen();
+    ASSERT_FALSE(error) << error->context;
+    ASSERT_EQ(registry->rebuilding(), with_node_id);
+    if (with_node_id) {
+      ASSERT_TRUE(registry->finish_rebuilding({}, 0));
+    }
+    EXPECT_TRUE(registry->started()) << with_node_id;
+    reopen();
+    EXPECT_TRUE(registry->started()) << with_node_id;
+  }
+}
+
 TEST_F(RegistryTest, ADamagedFileIsSetAsideAndRebuiltUnderTheSameNodeId) {
   for (const std::size_t bytes : {10'000, 100, 1}) {
     ASSERT_TRUE(registry->finish_rebuilding({record(1)}, 0));
