@@ -191,14 +191,26 @@ void Producer::wait(MonoTime now, StopSignals& signals) {
   waiter.wait(until - now);
 }
 
-bool Producer::finished(MonoTime now) {
+bool Producer::finished() {
   const bool sent = tailer_->everything_sent();
   const bool done = sent && streams_->everybody_knows() && tailer_->everything_committed();
   if (!stopping_) {
     if (config_.once && sent) tailer_->seal_for_now();
     return config_.once && done;
   }
-  return hurry_ || now - *stopping_ >= config_.drain || done;
+  return done;
+}
+
+/// What ends it whether there is work left or not: a second signal, or --drain.
+bool Producer::out_of_time(MonoTime now) const { return hurry_ || (stopping_ && now - *stopping_ >= config_.drain); }
+
+void Producer::hear(MonoTime now, StopSignals& signals) {
+  const int arrived = signals.take();
+  if (arrived == 0) return;
+  hurry_ = stopping_.has_value() || arrived > 1;
+  if (stopping_) return;
+  stopping_ = now;
+  log::info("stopping", {{"drain_s", to_milliseconds(config_.drain) / 1000}});
 }
 
 int Producer::run(StopSignals& signals) {
@@ -206,15 +218,8 @@ int Producer::run(StopSignals& signals) {
   for (;;) {
     const MonoTime now = mono_now();
     const std::size_t work = turn(now);
-    if (const int arrived = moderated_ ? 0 : signals.take(); arrived > 0) {
-      hurry_ = stopping_.has_value() || arrived > 1;
-      if (!stopping_) {
-        stopping_ = now;
-        log::info("stopping", {{"drain_s", to_milliseconds(config_.drain) / 1000}});
-      }
-    }
-    if (work == 0 && finished(now)) break;
-    if (hurry_) break;
+    if (talked_ == now) hear(now, signals);
+    if (out_of_time(now) || (work == 0 && finished())) break;
     moderated_ = work > 0 && moderate(now);
     if (work == 0) wait(mono_now(), signals);
   }

@@ -36,7 +36,9 @@ class Producer {
   void talk(MonoTime now, std::size_t& work);
   void wait(MonoTime now, StopSignals& signals);
   bool moderate(MonoTime turn_began);
-  bool finished(MonoTime now);
+  void hear(MonoTime now, StopSignals& signals);
+  bool finished();
+  bool out_of_time(MonoTime now) const;
 
   ProducerConfig config_;
   StateDirectory state_;
@@ -53,8 +55,8 @@ class Producer {
   InstanceId instance_ = random_id<InstanceId>();
   std::string name_;
   std::string advertised_;
-  bool moderated_ = false;  ///< the last turn was a live one: the sockets need no look at every turn
-  MonoTime talked_{};       ///< when the sockets were looked at
+  bool moderated_ = false;  ///< the last turn was a live one: sockets and signals need no look at every turn
+  MonoTime talked_{};       ///< when they were looked at
   std::uint64_t bytes_sent_seen_ = 0;
   std::optional<MonoTime> stopping_;
   bool hurry_ = false;

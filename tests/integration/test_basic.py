@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -266,6 +267,20 @@ def test_a_polite_end_delivers_everything_and_succeeds(lab: Lab) -> None:
     assert consumer.terminate() == 0
 
     lab.assert_mirrored(consumer)
+
+
+def test_a_file_that_never_stops_growing_does_not_put_off_the_end(lab: Lab) -> None:
+    """Every turn of the producer finds something, before the signal and after it."""
+    growing = lab.files_of("alpha") / "growing.log"
+    producer, consumer = lab.pair("--drain", "0.5")
+    with growing.open("ab", buffering=0) as file:
+        writer = subprocess.Popen(("sh", "-c", "while :; do echo another line; done"), stdout=file)
+    try:
+        lab.wait_until(lambda: any(path.name == growing.name for path in files_below(consumer.mirror)), "lines flow")
+        assert producer.terminate() == 0
+    finally:
+        writer.kill()
+        writer.wait()
 
 
 def test_no_progress_line_where_stderr_is_no_terminal(lab: Lab) -> None:
