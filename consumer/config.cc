@@ -67,7 +67,7 @@ void ConsumerConfig::describe(OptionSet& options) {
   options.list("topic", topics, "T", "take this topic and everything under it (default all)");
   options.choice("from", from, {"beginning", "now"}, "where to begin in streams that were never seen before");
   options.text("shard", shard, "I/N", "take the I-th of N shares of the streams");
-  options.seconds("sync", sync, "make outputs durable and commit this often");
+  options.seconds("sync", sync, "make outputs durable and commit this often", 10ms);
   options.seconds("flush-partial", flush_partial, "stdout: show an unfinished last line after so long");
   options.flag("once", once, "exit when everything known is delivered");
   options.seconds("idle-exit", idle_exit, "exit when nothing is outstanding and nothing came for so long; 0: never");

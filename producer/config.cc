@@ -47,7 +47,7 @@ void ProducerConfig::describe(OptionSet& options) {
   options.group("Files");
   options.list("exclude", exclude, "GLOB", "leave these files and directories out; without / at any depth");
   options.choice("from", from, {"beginning", "end"}, "where to begin in files that exist at the very first start");
-  options.seconds("rescan", rescan, "walk all directories this often, in case a change was missed");
+  options.seconds("rescan", rescan, "walk all directories this often, in case a change was missed", 100ms);
   options.flag("poll", poll, "do not rely on inotify: walk every --rescan seconds, at most 1");
   options.flag("once", once, "exit when every byte of every matching file is committed by a durable consumer");
   options.seconds("hold-time", hold_time, "keep deleted files readable this long for consumers that miss something");

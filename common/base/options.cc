@@ -135,12 +135,18 @@ void OptionSet::bytes(std::string name, std::uint64_t& target, std::uint64_t lea
 }
 
 void OptionSet::add_duration(std::string name, Duration& target, double unit_seconds, std::string unit,
-                             std::string help) {
-  const auto set = [&target, name, unit_seconds, unit](const Texts& v) -> std::optional<std::string> {
+                             std::string help, Duration least) {
+  const double least_units = std::chrono::duration<double>(least).count() / unit_seconds;
+  if (least_units > 0) help += ", at least " + shortest(least_units);
+  const auto set = [&target, name, unit_seconds, unit, least_units](const Texts& v) -> std::optional<std::string> {
     const auto value = to_number(v.back());
     constexpr double kTenYears = 10.0 * 366 * 86'400;
     if (!value || *value < 0 || *value * unit_seconds > kTenYears) {
-      return mistake(name, v.back(), "must be a number of " + unit + ", 0 or more");
+      return mistake(name, v.back(), "must be a number of " + unit + ", " + shortest(least_units) + " or more");
+    }
+    if (*value < least_units) {
+      return mistake(name, v.back(),
+                     "would keep a processor busy; use " + shortest(least_units) + " " + unit + " or more");
     }
     target = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(*value * unit_seconds));
     return std::nullopt;
@@ -151,11 +157,11 @@ void OptionSet::add_duration(std::string name, Duration& target, double unit_sec
   add({name, unit_seconds < 1 ? "MS" : "S", std::move(help), {}, false, set, get});
 }
 
-void OptionSet::seconds(std::string name, Duration& target, std::string help) {
-  add_duration(std::move(name), target, 1, "seconds", std::move(help));
+void OptionSet::seconds(std::string name, Duration& target, std::string help, Duration least) {
+  add_duration(std::move(name), target, 1, "seconds", std::move(help), least);
 }
 void OptionSet::milliseconds(std::string name, Duration& target, std::string help) {
-  add_duration(std::move(name), target, 1e-3, "milliseconds", std::move(help));
+  add_duration(std::move(name), target, 1e-3, "milliseconds", std::move(help), {});
 }
 
 void OptionSet::log_level(log::Level& target) {

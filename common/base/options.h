@@ -34,7 +34,8 @@ class OptionSet {
   }
   /// Accepts K, M, G and KiB, MiB, GiB (all powers of 1024).
   void bytes(std::string name, std::uint64_t& target, std::uint64_t least, std::string help);
-  void seconds(std::string name, Duration& target, std::string help);  ///< decimals allowed
+  /// Decimals allowed. `least`: of what is done that often, so that it does not keep a processor busy.
+  void seconds(std::string name, Duration& target, std::string help, Duration least = {});
   void milliseconds(std::string name, Duration& target, std::string help);
   void log_level(log::Level& target);
   void choice(std::string name, std::string& target, std::vector<std::string> allowed, std::string help);
@@ -60,7 +61,8 @@ class OptionSet {
   void add(Option option);
   void add_number(std::string name, std::function<std::uint64_t()> get, std::function<void(std::uint64_t)> set,
                   std::uint64_t least, std::uint64_t most, std::string argument, std::string help);
-  void add_duration(std::string name, Duration& target, double unit_seconds, std::string unit, std::string help);
+  void add_duration(std::string name, Duration& target, double unit_seconds, std::string unit, std::string help,
+                    Duration least);
   std::string help_text() const;
   std::string config_text() const;
 

@@ -99,6 +99,16 @@ def test_norm_is_refused_with_a_sentence(lab: Lab) -> None:
     assert_told(done.err, "norm://127.0.0.1:7000", "tcp", "epgm")
 
 
+@pytest.mark.parametrize(
+    "program, flag, files", (("fantail-producer", "--rescan", ("/var/log/*.log",)), ("fantail-consumer", "--sync", ()))
+)
+def test_what_would_be_done_without_a_pause_is_refused(lab: Lab, program: str, flag: str, files: tuple[str, ...]) -> None:
+    done = lab.run(program, flag, "0", "--check", *files)
+
+    assert done.code == USAGE
+    assert_told(done.err, flag, "processor", "or more")
+
+
 @pytest.mark.parametrize("program, files", (("fantail-producer", ("/var/log/*.log",)), ("fantail-consumer", ())))
 def test_an_unknown_interface_is_told_with_those_that_exist(lab: Lab, program: str, files: tuple[str, ...]) -> None:
     done = lab.run(program, "--transport", "epgm", "--interface", "nosuch0", *files)
