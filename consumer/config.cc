@@ -74,7 +74,7 @@ void ConsumerConfig::describe(OptionSet& options) {
   options.group("Transport");
   options.choice("transport", transport, {"tcp", "epgm"}, "how broadcasts travel");
   options.list("endpoint", endpoints, "ADDR",
-               "tcp or ipc: listen here (default tcp://127.0.0.1:5550, unless --connect is given)");
+               "tcp or ipc: listen here (default tcp://127.0.0.1:5550, unless --connect is given)", false);
   options.list("connect", connect, "ADDR", "tcp or ipc: a producer that was started with --bind");
   options.text("interface", interface, "NAME|ADDR", "epgm: the network interface");
   options.text("group", group, "ADDR", "epgm: the multicast group");
@@ -127,6 +127,16 @@ std::vector<std::string> ConsumerConfig::problems() const {
     }
   }
   if (!control.empty()) need(parse_endpoint(control));
+  if (!control.empty() && (epgm() || bind_endpoints().empty())) {
+    out.push_back("--control '" + control + "': has no effect " +
+                  (epgm() ? "on epgm, where producers listen" : "without --endpoint, because nobody connects to us") +
+                  "; leave it out");
+  }
+  if (endpoints.size() > 1) {
+    out.push_back("--endpoint '" + endpoints[1] +
+                  "': there is one control link, so only one address to listen at; give one --endpoint, tcp://*:PORT "
+                  "for all interfaces");
+  }
   if (epgm()) {
     if (!endpoints.empty() || !connect.empty()) {
       out.emplace_back("--endpoint and --connect go with --transport tcp; on epgm use --interface, --group and --port");
@@ -179,9 +189,13 @@ bool ConsumerConfig::durable() const {
          std::any_of(all.begin(), all.end(), [](const Output& o) { return o.kind != Output::Kind::kStdout; });
 }
 
-EpgmConfig ConsumerConfig::multicast() const {
+Result<EpgmConfig> ConsumerConfig::multicast() const {
   EpgmConfig out;
-  out.address = *epgm_address(*resolve_interface(interface), group, port);
+  const auto local = resolve_interface(interface);
+  if (!local) return tl::unexpected(local.error());
+  const auto address = epgm_address(*local, group, port);
+  if (!address) return tl::unexpected(address.error());
+  out.address = *address;
   // Only sizes the receive window (rate x time): room for the fastest publisher there can be.
   out.rate_kbit_per_s = 2'000'000;
   return out;

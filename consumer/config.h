@@ -57,7 +57,7 @@ struct ConsumerConfig {
   Interest interest() const;
   std::vector<std::string> subscriptions() const;
   SubscriberConfig subscriber(bool durable) const;
-  EpgmConfig multicast() const;
+  Result<EpgmConfig> multicast() const;  ///< the interface may have gone since
   /// Cursors are kept and commits are made.
   bool durable() const;
 };

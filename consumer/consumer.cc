@@ -112,15 +112,16 @@ Status Consumer::connect() {
   if (!control) return tl::unexpected(control.error());
   control_ = std::move(*control);
   if (config_.epgm()) {
-    const EpgmConfig multicast = config_.multicast();
-    auto socket = EpgmSubscriber::open(context_, multicast, kMulticastQueueMessages, config_.subscriptions());
+    const auto multicast = config_.multicast();
+    if (!multicast) return tl::unexpected(multicast.error());
+    auto socket = EpgmSubscriber::open(context_, *multicast, kMulticastQueueMessages, config_.subscriptions());
     if (!socket) return tl::unexpected(socket.error());
     multicast_ = std::move(*socket);
     inlet_ = multicast_.get();
-    log::info("listening", {{"endpoint", multicast.address}});
+    log::info("listening", {{"endpoint", multicast->address}});
     if (!config_.interface.starts_with("127.") && config_.interface != "lo") {
       log::warn("multicast is not encrypted: anybody on the network can send and read",
-                {{"endpoint", multicast.address}});
+                {{"endpoint", multicast->address}});
     }
   } else if (auto ok = connect_tcp(); !ok) {
     return ok;
@@ -135,19 +136,13 @@ Status Consumer::connect_tcp() {
   subscriber_socket_ = std::move(*socket);
   inlet_ = subscriber_socket_.get();
 
-  bool bound_control = false;
   for (const Endpoint& endpoint : config_.bind_endpoints()) {
     const auto data = subscriber_socket_->bind(endpoint);
     if (!data) return tl::unexpected(data.error());
-    std::string control_at = "-";
-    if (!bound_control) {
-      const auto bound =
-          control_->bind(config_.control.empty() ? control_endpoint(endpoint) : *parse_endpoint(config_.control));
-      if (!bound) return tl::unexpected(bound.error());
-      control_at = *bound;
-      bound_control = true;
-    }
-    log::info("listening", {{"endpoint", *data}, {"control", control_at}});
+    const auto control =
+        control_->bind(config_.control.empty() ? control_endpoint(endpoint) : *parse_endpoint(config_.control));
+    if (!control) return tl::unexpected(control.error());
+    log::info("listening", {{"endpoint", *data}, {"control", *control}});
     if (!endpoint.is_local()) {
       log::warn("listening beyond this host without keys: anybody who reaches the port can send and read",
                 {{"endpoint", *data}});

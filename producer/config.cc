@@ -54,14 +54,14 @@ void ProducerConfig::describe(OptionSet& options) {
   options.bytes("hold-bytes", hold_bytes, 0, "keep at most so many uncommitted bytes of deleted files; 0: no limit");
   options.group("Transport");
   options.choice("transport", transport, {"tcp", "epgm"}, "how broadcasts travel");
-  options.list("endpoint", endpoints, "ADDR", "tcp or ipc: where the consumer listens (default tcp://127.0.0.1:5550)");
-  options.flag("bind", bind, "listen on --endpoint instead; consumers connect with --connect");
+  options.list("endpoint", endpoints, "ADDR", "tcp or ipc: where a consumer listens (default tcp://127.0.0.1:5550)");
+  options.flag("bind", bind, "listen on --endpoint instead, then one; consumers connect with --connect");
   options.text("interface", interface, "NAME|ADDR", "epgm: the network interface");
   options.text("group", group, "ADDR", "epgm: the multicast group");
   options.number("port", port, 1, 65535, "N", "epgm: the UDP port; tcp: the port of the default endpoint");
   options.text("control", control, "ADDR", "address of the control link (default: data port + 1; epgm: any free port)");
   options.text("advertise", advertise, "ADDR",
-               "control address told to consumers, where it differs from the bound one");
+               "epgm: control address told to consumers, where it differs from the bound one");
   options.number("rate", rate_mbit, 0, 10'000, "MBIT", "pace broadcasts; 0: 200 on epgm, unlimited on tcp");
   options.text("compression", compression, "auto|none|zstd[:LEVEL]", "auto: only while the wire is the bottleneck");
   options.bytes("chunk", chunk_bytes, 512, "largest piece of a file in one message");
@@ -99,9 +99,17 @@ std::vector<std::string> ProducerConfig::problems() const {
     out.push_back("--node '" + node + "': must be at most 255 bytes without '/'");
   }
   for (const auto& text : endpoints) need(parse_endpoint(text));
-  if (!control.empty()) need(parse_endpoint(control));
-  if (!advertise.empty()) need(parse_endpoint(advertise));
+  const auto control_at = parse_endpoint(control);
+  const auto told = parse_endpoint(advertise);
+  if (!control.empty()) need(control_at);
+  if (!advertise.empty()) need(told);
   if (epgm()) {
+    if (!control.empty() && control_at && control_at->scheme != Endpoint::Scheme::kTcp) {
+      out.push_back("--control '" + control + "': consumers on epgm reach it over tcp only; use tcp://HOST:PORT");
+    }
+    if (!advertise.empty() && told && (told->scheme != Endpoint::Scheme::kTcp || told->is_wildcard() || !told->port)) {
+      out.push_back("--advertise '" + advertise + "': consumers cannot connect to it; use tcp://HOST:PORT");
+    }
     if (!endpoints.empty())
       out.emplace_back("--endpoint goes with --transport tcp; on epgm use --interface, --group and --port");
     if (bind) out.emplace_back("--bind goes with --transport tcp; on epgm everybody joins the group");
@@ -110,7 +118,23 @@ std::vector<std::string> ProducerConfig::problems() const {
     if (const auto group_ok = epgm_address(address.value_or("127.0.0.1"), group, port); !group_ok) {
       out.push_back("--group: " + group_ok.error().context);
     }
-  } else if (!bind) {
+    return out;
+  }
+  if (!advertise.empty()) {
+    out.push_back("--advertise '" + advertise +
+                  "': has no effect on tcp, where nothing is announced; leave it out, or use --transport epgm");
+  }
+  if (endpoints.size() > 1 && bind) {
+    out.push_back("--endpoint '" + endpoints[1] +
+                  "': with --bind there is one control link, so only one address to listen at; give one --endpoint, "
+                  "tcp://*:PORT for all interfaces");
+  }
+  if (endpoints.size() > 1 && !bind && !control.empty()) {
+    out.push_back("--control '" + control +
+                  "': is one address, and each --endpoint is a consumer with its own; leave it out, they are at the "
+                  "next ports");
+  }
+  if (!bind) {
     for (const auto& endpoint : data_endpoints()) {
       if (endpoint.scheme == Endpoint::Scheme::kTcp && (endpoint.host == "*" || !endpoint.port)) {
         out.push_back("--endpoint '" + endpoint.to_string() +
@@ -157,11 +181,14 @@ BroadcastConfig ProducerConfig::broadcast() const {
   return out;
 }
 
-EpgmConfig ProducerConfig::multicast() const {
+Result<EpgmConfig> ProducerConfig::multicast() const {
   EpgmConfig out;
-  const std::string local = *resolve_interface(interface);
-  out.address = *epgm_address(local, group, port);
-  out.send_tpdu = multicast_packet_bytes(local, out.receive_tpdu);
+  const auto local = resolve_interface(interface);
+  if (!local) return tl::unexpected(local.error());
+  const auto address = epgm_address(*local, group, port);
+  if (!address) return tl::unexpected(address.error());
+  out.address = *address;
+  out.send_tpdu = multicast_packet_bytes(*local, out.receive_tpdu);
   // Half as much again as our own pacing, so that ours decides; libzmq's number overflows beyond two million.
   const std::uint64_t kbit = broadcast().rate_bytes_per_s * 8 / 1000;
   out.rate_kbit_per_s = std::min<std::uint64_t>(kbit * 3 / 2, 2'000'000);

@@ -53,7 +53,7 @@ struct ProducerConfig {
   std::vector<Glob> excludes() const;
   std::vector<Endpoint> data_endpoints() const;
   BroadcastConfig broadcast() const;
-  EpgmConfig multicast() const;
+  Result<EpgmConfig> multicast() const;  ///< the interface may have gone since
   TailerConfig tailer() const;
 };
 

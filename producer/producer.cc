@@ -89,14 +89,18 @@ BroadcastPort& Producer::broadcast() {
 
 /// Everybody joins the group; the control link is at a port of ours that beacons tell.
 Status Producer::connect_epgm() {
-  auto multicast = EpgmPublisher::open(context_, config_.multicast(), kQueueMessages);
+  const auto local = resolve_interface(config_.interface);
+  if (!local) return tl::unexpected(local.error());
+  const auto group = config_.multicast();
+  if (!group) return tl::unexpected(group.error());
+  auto multicast = EpgmPublisher::open(context_, *group, kQueueMessages);
   if (!multicast) return tl::unexpected(multicast.error());
   multicast_ = std::move(*multicast);
-  const Endpoint any_port{Endpoint::Scheme::kTcp, *resolve_interface(config_.interface), {}};
+  const Endpoint any_port{Endpoint::Scheme::kTcp, *local, {}};
   const auto bound = control_->bind(config_.control.empty() ? any_port : *parse_endpoint(config_.control));
   if (!bound) return tl::unexpected(bound.error());
-  advertised_ = config_.advertise.empty() ? *bound : config_.advertise;
-  log::info("listening", {{"endpoint", config_.multicast().address}, {"control", *bound}, {"advertised", advertised_}});
+  advertised_ = config_.advertise.empty() ? reachable_at(*bound, *local) : config_.advertise;
+  log::info("listening", {{"endpoint", group->address}, {"control", *bound}, {"advertised", advertised_}});
   return {};
 }
 

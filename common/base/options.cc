@@ -83,12 +83,13 @@ void OptionSet::text(std::string name, std::string& target, std::string argument
        [&target] { return target.empty() ? Texts{} : Texts{target}; }});
 }
 
-void OptionSet::list(std::string name, std::vector<std::string>& target, std::string argument, std::string help) {
+void OptionSet::list(std::string name, std::vector<std::string>& target, std::string argument, std::string help,
+                     bool repeatable) {
   add({std::move(name),
        std::move(argument),
        std::move(help),
        {},
-       true,
+       repeatable,
        [&target](const Texts& v) {
          target = v;
          return std::nullopt;

@@ -23,7 +23,10 @@ class OptionSet {
 
   void group(std::string title);
   void text(std::string name, std::string& target, std::string argument, std::string help);
-  void list(std::string name, std::vector<std::string>& target, std::string argument, std::string help);
+  /// `repeatable`: for --help; a list that must not have more than one is for problems() of the configuration to
+  /// refuse.
+  void list(std::string name, std::vector<std::string>& target, std::string argument, std::string help,
+            bool repeatable = true);
   void flag(std::string name, bool& target, std::string help);
   template <std::unsigned_integral T>
   void number(std::string name, T& target, std::uint64_t least, std::uint64_t most, std::string argument,

@@ -47,6 +47,17 @@ bool Endpoint::is_local() const {
          (host.starts_with("127.") && to_ipv4(host));
 }
 
+bool Endpoint::is_wildcard() const {
+  return scheme == Scheme::kTcp && (host == "*" || host == "0.0.0.0" || host == "[::]" || host == "::");
+}
+
+std::string reachable_at(const std::string& bound, const std::string& local) {
+  auto endpoint = parse_endpoint(bound);
+  if (!endpoint || !endpoint->is_wildcard()) return bound;
+  endpoint->host = local;
+  return endpoint->to_string();
+}
+
 Result<Endpoint> parse_endpoint(std::string_view text) {
   if (text.starts_with("norm://"))
     return bad(text, "norm is not supported: libzmq's NORM transport loses 4 KiB messages");

@@ -20,6 +20,8 @@ struct Endpoint {
   std::string to_string() const;
   /// Reachable from this host alone: ipc, inproc, 127.0.0.0/8, ::1 or "localhost".
   bool is_local() const;
+  /// It stands for all interfaces: one can listen there, and not connect to it.
+  bool is_wildcard() const;
 };
 
 /// kInvalid with a sentence that names the address, what is wrong with it and what is accepted.
@@ -28,6 +30,9 @@ Result<Endpoint> parse_endpoint(std::string_view text);
 /// Where the control link of a data endpoint is by convention: the next tcp port, or the ipc path with ".control" after
 /// it. A data port of "any" gives a control port of "any".
 Endpoint control_endpoint(const Endpoint& data);
+
+/// Where peers reach what is bound at `bound`: there, and at `local` if that is all interfaces.
+std::string reachable_at(const std::string& bound, const std::string& local);
 
 struct NetworkInterface {
   std::string name;

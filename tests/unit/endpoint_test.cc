@@ -88,6 +88,14 @@ INSTANTIATE_TEST_SUITE_P(
                     Bad{"pgm://eth0;239.192.0.1:5550", "--transport epgm"}),
     [](const auto& row) { return "Row" + std::to_string(row.index); });
 
+TEST(EndpointTest, WhatListensOnAllInterfacesIsReachedAtOneOfThem) {
+  EXPECT_EQ(reachable_at("tcp://0.0.0.0:6001", "10.0.0.7"), "tcp://10.0.0.7:6001");
+  EXPECT_EQ(reachable_at("tcp://*:6001", "10.0.0.7"), "tcp://10.0.0.7:6001");
+  EXPECT_EQ(reachable_at("tcp://[::]:6001", "10.0.0.7"), "tcp://10.0.0.7:6001");
+  EXPECT_EQ(reachable_at("tcp://10.0.0.8:6001", "10.0.0.7"), "tcp://10.0.0.8:6001");
+  EXPECT_EQ(reachable_at("ipc:///run/control", "10.0.0.7"), "ipc:///run/control");
+}
+
 TEST(EndpointTest, LongestPathThatIsAcceptedLeavesRoomForTheControlSocket) {
   const auto endpoint = parse_endpoint("ipc:///" + std::string(97, 'x'));
   ASSERT_TRUE(endpoint);

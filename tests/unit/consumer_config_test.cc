@@ -1,0 +1,51 @@
+#include <gmock/gmock.h>
+
+#include "consumer/config.h"
+
+namespace fantail {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+TEST(ConsumerConfigTest, OneControlLinkListensAtOneAddress) {
+  ConsumerConfig config;
+  config.endpoints = {"tcp://127.0.0.1:6000"};
+  EXPECT_THAT(config.problems(), IsEmpty());
+  config.endpoints.emplace_back("tcp://127.0.0.1:7000");
+  EXPECT_THAT(config.problems(),
+              ElementsAre(AllOf(HasSubstr("7000"), HasSubstr("one control link"), HasSubstr("give one --endpoint"))));
+}
+
+TEST(ConsumerConfigTest, SeveralProducersThatListenAreFine) {
+  ConsumerConfig config;
+  config.connect = {"tcp://127.0.0.1:6000", "tcp://127.0.0.1:7000"};
+  config.endpoints = {"tcp://127.0.0.1:8000"};
+  config.control = "tcp://127.0.0.1:8500";
+  EXPECT_THAT(config.problems(), IsEmpty());
+}
+
+TEST(ConsumerConfigTest, AControlAddressWhereNobodyConnectsIsRefused) {
+  ConsumerConfig config;
+  config.control = "tcp://127.0.0.1:8500";
+  EXPECT_THAT(config.problems(), IsEmpty()) << "at the default endpoint";
+  config.connect = {"tcp://127.0.0.1:6000"};
+  EXPECT_THAT(config.problems(), ElementsAre(AllOf(HasSubstr("--control"), HasSubstr("without --endpoint"))));
+  config.connect = {};
+  config.transport = "epgm";
+  EXPECT_THAT(config.problems(), ElementsAre(AllOf(HasSubstr("--control"), HasSubstr("on epgm"))));
+}
+
+TEST(ConsumerConfigTest, AnInterfaceThatWentAwayIsAnErrorAndNoMore) {
+  ConsumerConfig config;
+  config.transport = "epgm";
+  config.interface = "nosuch0";
+  const auto multicast = config.multicast();
+  ASSERT_FALSE(multicast);
+  EXPECT_THAT(multicast.error().context, HasSubstr("nosuch0"));
+}
+
+}  // namespace
+}  // namespace fantail
