@@ -96,7 +96,7 @@ void Tailer::sweep(MonoTime now) {
       by_key_.erase(known);
     deleted_.erase(id);
     dirty_.erase(id);
-    std::erase_if(commits_, [&](const auto& row) { return row.stream == id; });
+    std::erase_if(commits_, [&](const auto& entry) { return entry.first.second == id; });
     publisher_->remove(id);
     tracked_.erase(id);
   }

@@ -277,7 +277,7 @@ Status Registry::insert_rows(const std::vector<StreamRecord>& fresh) {
   return meta->bind(1, "last_sequence").bind(2, std::to_string(last_sequence_)).run();
 }
 
-Status Registry::save(const std::vector<StreamRecord>& changed, const std::vector<CommitRow>& commits) {
+Status Registry::save(const std::vector<StreamRecord>& changed, const Commits& commits) {
   if (changed.empty() && commits.empty()) return {};
   auto transaction = database_.begin(Database::Durability::kProcessDeath);
   if (!transaction) return tl::unexpected(transaction.error());
@@ -295,8 +295,8 @@ Status Registry::save(const std::vector<StreamRecord>& changed, const std::vecto
     row->bind(9, to_string(r.info.stream));
     if (auto ok = row->run(); !ok) return ok;
   }
-  for (const CommitRow& c : commits) {
-    if (auto ok = commit->bind(1, c.consumer).bind(2, to_string(c.stream)).bind(3, c.offset.raw).run(); !ok) return ok;
+  for (const auto& [of, offset] : commits) {
+    if (auto ok = commit->bind(1, of.first).bind(2, to_string(of.second)).bind(3, offset.raw).run(); !ok) return ok;
   }
   return transaction->commit();
 }

@@ -3,6 +3,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/storage/database.h"
@@ -54,13 +55,9 @@ class Registry {
   std::uint64_t next_sequence() { return ++last_sequence_; }
   Status insert(const std::vector<StreamRecord>& fresh);
 
-  struct CommitRow {
-    std::string consumer;
-    StreamId stream;
-    FileOffset offset;
-  };
+  using Commits = std::map<std::pair<std::string, StreamId>, FileOffset>;  ///< by durable name and stream
   /// Positions, paths and seals of `changed`, and what consumers committed, in one transaction.
-  Status save(const std::vector<StreamRecord>& changed, const std::vector<CommitRow>& commits);
+  Status save(const std::vector<StreamRecord>& changed, const Commits& commits);
   Status save_consumer(const std::string& name, const Interest& interest);
   Status remove_streams(const std::vector<StreamId>& streams);
   Status forget_consumer(const std::string& name);

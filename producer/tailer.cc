@@ -383,7 +383,7 @@ void Tailer::on_sent(const wire::StreamInfo& stream) {
 }
 
 void Tailer::on_commit(const std::string& consumer, StreamId stream, FileOffset offset) {
-  commits_.push_back({consumer, stream, offset});
+  commits_[{consumer, stream}] = offset;
 }
 
 void Tailer::on_consumer(const std::string& durable_name, const Interest& interest) {

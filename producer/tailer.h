@@ -57,6 +57,8 @@ class Tailer final : public PublisherEvents {
   /// kept: a later run goes on where files have grown.
   void seal_for_now();
   std::size_t size() const { return tracked_.size(); }
+  /// Positions that wait to be saved: one of each consumer and stream at most, however long that takes.
+  std::size_t unsaved_commits() const { return commits_.size(); }
   /// Files that each selection matched at the last walk.
   const std::vector<std::size_t>& matched() const { return matched_; }
   const TailerCounters& counters() const { return counters_; }
@@ -109,7 +111,7 @@ class Tailer final : public PublisherEvents {
   std::vector<StreamRecord> fresh_;  ///< found, not yet in the registry
   std::set<StreamId> dirty_;
   std::vector<std::size_t> matched_;
-  std::vector<Registry::CommitRow> commits_;
+  Registry::Commits commits_;                   ///< not saved yet
   std::unique_ptr<Recollection> recollection_;  ///< while the registry is being rebuilt: nothing else is done then
   bool first_start_ = false;                    ///< only while it takes up its work
   MonoTime now_{};

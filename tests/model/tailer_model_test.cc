@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "common/base/log.h"
+#include "common/storage/database.h"
 #include "common/storage/state_directory.h"
 #include "common/stream/stream_publisher.h"
 #include "producer/discovery.h"
@@ -514,6 +515,26 @@ TEST_F(TailerModelTest, FromTheEndIsForTheVeryFirstStartOnly) {
   start();
   settle();
   expect_all_that_there_was();
+}
+
+TEST_F(TailerModelTest, WhileTheRegistryCannotBeWrittenOnlyTheLastCommitOfEachStreamWaits) {
+  begin(1, "*.log");
+  append("a.log");
+  settle();
+  const std::string registry = *state / "registry.db";
+  ASSERT_TRUE(Database::open(registry)->execute("ALTER TABLE commits RENAME TO away"));
+  for (int i = 0; i < 20; ++i) {
+    append("a.log");
+    settle(500ms);
+  }
+  EXPECT_EQ(producer->tailer->unsaved_commits(), 1U);
+  ASSERT_TRUE(Database::open(registry)->execute("ALTER TABLE away RENAME TO commits"));
+  run(3s);
+  EXPECT_EQ(producer->tailer->unsaved_commits(), 0U);
+  const StreamId id = consumer->received().begin()->first;
+  stop();
+  start();
+  EXPECT_EQ(producer->ledger.position("c", id), FileOffset{incarnations[0]->bytes.size()});
 }
 
 TEST_F(TailerModelTest, AFileThatIsCutExactlyToWhatWasReadGoesOnGrowing) {

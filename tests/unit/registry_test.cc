@@ -85,7 +85,7 @@ TEST_F(RegistryTest, WhatChangedIsSavedTogetherWithCommits) {
   a.info.sealed = true;
   a.gone = wire::LossReason::kUnknown;
   ASSERT_TRUE(registry->save_consumer("c", {{"web", "mail"}, 1, 3}));
-  ASSERT_TRUE(registry->save({a}, {{"c", a.info.stream, {777}}}));
+  ASSERT_TRUE(registry->save({a}, {{{"c", a.info.stream}, {777}}}));
   reopen();
   EXPECT_THAT(streams(), ElementsAre(told(a)));
   CommitLedger ledger;
@@ -117,7 +117,7 @@ TEST_F(RegistryTest, RemovingAStreamForgetsItsCommits) {
   const StreamRecord a = record(1);
   ASSERT_TRUE(registry->insert({a}));
   ASSERT_TRUE(registry->save_consumer("c", {}));
-  ASSERT_TRUE(registry->save({}, {{"c", a.info.stream, {777}}}));
+  ASSERT_TRUE(registry->save({}, {{{"c", a.info.stream}, {777}}}));
   ASSERT_TRUE(registry->remove_streams({a.info.stream}));
   reopen();
   CommitLedger ledger;
