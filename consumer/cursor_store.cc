@@ -62,7 +62,7 @@ Status CursorStore::load() {
   if (auto ok = database_.execute(kSchema); !ok) return ok;
   const auto each = [&](const char* sql, const auto& row) -> Status {
     auto rows = database_.prepare(sql);
-    if (!rows) return fail(ErrorCode::kCorrupt, rows.error().context);
+    if (!rows) return tl::unexpected(rows.error());
     for (;;) {
       const auto more = rows->step();
       if (!more) return tl::unexpected(more.error());

@@ -111,7 +111,8 @@ Status Registry::set_up(std::optional<NodeId> known_node) {
   if (auto ok = database_.execute(kSchema); !ok) return ok;
   auto get = database_.prepare("SELECT value FROM meta WHERE key = ?");
   auto put = database_.prepare("INSERT OR REPLACE INTO meta VALUES (?, ?)");
-  if (!get || !put) return fail(ErrorCode::kCorrupt, "registry: its tables have another form");
+  if (!get) return tl::unexpected(get.error());
+  if (!put) return tl::unexpected(put.error());
   const auto meta = [&](const char* key) -> Result<std::optional<std::string>> {
     get->bind(1, key);
     const auto row = get->step();

@@ -104,6 +104,10 @@ Result<Statement> Database::prepare(std::string_view sql) {
   sqlite3_stmt* statement = nullptr;
   if (sqlite3_prepare_v3(handle_, sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT, &statement,
                          nullptr) != SQLITE_OK) {
+    if ((sqlite3_extended_errcode(handle_) & 0xFF) == SQLITE_ERROR) {  // not the world's fault, nor passing
+      return fail(ErrorCode::kCorrupt,
+                  "database " + path_.string() + ": its tables have another form: " + sqlite3_errmsg(handle_));
+    }
     return error("database");
   }
   return Statement(statement);

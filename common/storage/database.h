@@ -56,6 +56,7 @@ class Database {
   ~Database();
 
   Status execute(const std::string& sql);
+  /// kCorrupt: the tables do not have what it names.
   Result<Statement> prepare(std::string_view sql);
 
   /// Groups statements; without commit() everything since begin() is undone when the transaction ends.

@@ -224,6 +224,18 @@ TEST_F(RegistryTest, OneWhoseRowsCannotBeReadIsDamaged) {
   EXPECT_NE(opening.set_aside, "");
 }
 
+TEST_F(RegistryTest, OneWhoseTablesHaveAnotherFormIsDamaged) {
+  for (const char* change : {"ALTER TABLE meta RENAME COLUMN value TO worth", "ALTER TABLE streams DROP COLUMN gone"}) {
+    ASSERT_TRUE(registry->finish_rebuilding({}, 0));
+    registry.reset();
+    ASSERT_TRUE(Database::open(scratch / "registry.db")->execute(change));
+    reopen();
+    ASSERT_FALSE(error) << change << ": " << error->context;
+    EXPECT_TRUE(opening.lost) << change;
+    EXPECT_TRUE(registry->rebuilding()) << change;
+  }
+}
+
 TEST_F(RegistryTest, ItStaysToBeRebuiltUntilThatIsDone) {
   registry.reset();
   std::filesystem::remove(scratch / "registry.db");
