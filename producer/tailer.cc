@@ -13,7 +13,8 @@ namespace fantail {
 namespace {
 
 constexpr Duration kSaveInterval = 1s;
-constexpr Duration kMissingGrace = 1s;  // a rename shows as two events, possibly of two directories
+constexpr Duration kWalkSpacing = 200ms;  // however many directories come and go
+constexpr Duration kMissingGrace = 1s;    // a rename shows as two events, possibly of two directories
 
 std::int64_t modification_time(const std::string& path) {
   struct stat status {};
@@ -119,7 +120,8 @@ std::size_t Tailer::turn(MonoTime now) {
       ++work;
     }
   }
-  if (changes.rescan || now >= next_scan_) scan(now);
+  if (changes.rescan) next_scan_ = std::min(next_scan_, last_scan_ + kWalkSpacing);
+  if (now >= next_scan_) scan(now);
   announce_fresh();
   if (!missing_.empty()) resolve_missing(now);
   if (now >= next_sweep_) sweep(now);
@@ -137,6 +139,7 @@ MonoTime Tailer::due() const {
 void Tailer::scan(MonoTime now) {
   last_scan_ = now;
   next_scan_ = now + config_.rescan;
+  ++counters_.walks;
   matched_ = discovery_.scan([this](const std::string& path, const Selection&) { look_at(path); });
   if (!tracked_.empty()) return;
   // Oldest first, so that a consumer sees a backlog in the order in which it came about.

@@ -30,6 +30,7 @@ struct TailerCounters {
   std::uint64_t streams_created = 0;
   std::uint64_t streams_sealed = 0;
   std::uint64_t given_up_bytes = 0;  ///< uncommitted bytes that can not be read any more
+  std::uint64_t walks = 0;           ///< of all directories
 };
 
 /// Turns files into streams and keeps the two together: which file is which stream (DESIGN: identity), what to do when

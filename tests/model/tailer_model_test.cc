@@ -537,6 +537,24 @@ TEST_F(TailerModelTest, WhileTheRegistryCannotBeWrittenOnlyTheLastCommitOfEachSt
   EXPECT_EQ(producer->ledger.position("c", id), FileOffset{incarnations[0]->bytes.size()});
 }
 
+TEST_F(TailerModelTest, ManyNewDirectoriesAreFoundWithFewWalks) {
+  begin(1, "**/*.log");
+  settle();
+  const std::uint64_t before = producer->tailer->counters().walks;
+  const MonoTime began = now;
+  for (int i = 0; i < 100; ++i) {
+    const std::string name = "new" + std::to_string(i);
+    std::filesystem::create_directory(path(name));
+    run(kStep);
+    append(name + "/a.log");
+  }
+  settle();
+  const auto walks = producer->tailer->counters().walks - before;
+  EXPECT_LE(walks, static_cast<std::uint64_t>((now - began) / 200ms) + 1);
+  EXPECT_GE(walks, 1U);
+  expect_all_that_there_was();
+}
+
 TEST_F(TailerModelTest, AFileThatIsCutExactlyToWhatWasReadGoesOnGrowing) {
   begin(1, "*.log");
   append("a.log");
