@@ -166,23 +166,23 @@ Result<bool> Broadcaster::prepare(PublishedStream& stream) {
   // The source remembers what it read now; whether it was sent is known later, but only this chunk can come next.
   stream.source->mark_sent(chunk.end(), space.first(*n));
   prepared_.emplace(Prepared{stream.info.stream, chunk, {}, 0, false});
-  build_message(*prepared_, to_payload(prepared_->chunk, std::move(buffer), compressing()));
+  build_message(*prepared_, to_payload(prepared_->chunk, std::move(buffer), compressing(), pool_));
   return true;
 }
 
-Frame Broadcaster::to_payload(wire::Chunk& chunk, FramePool::Buffer&& buffer, bool compress) {
+Frame Broadcaster::to_payload(wire::Chunk& chunk, FramePool::Buffer&& buffer, bool compress, FramePool& pool) {
   if (compress && chunk.raw_length >= kWorthCompressing) {
-    FramePool::Buffer packed = pool_.take();
+    FramePool::Buffer packed = pool.take();
     const MonoTime start = mono_now();
     const auto size = compressor_.compress(buffer.bytes().first(chunk.raw_length), packed.bytes());
     policy_.compressed(chunk.raw_length, mono_now() - start);
     if (size) {
       chunk.encoding = wire::Encoding::kZstd;
-      return pool_.to_frame(std::move(packed), *size);
+      return pool.to_frame(std::move(packed), *size);
     }
   }
   chunk.encoding = wire::Encoding::kNone;
-  return pool_.to_frame(std::move(buffer), chunk.raw_length);
+  return pool.to_frame(std::move(buffer), chunk.raw_length);
 }
 
 void Broadcaster::build_message(Prepared& prepared, Frame payload) {

@@ -68,8 +68,8 @@ class Broadcaster {
   const BroadcastCounters& counters() const { return counters_; }
 
   /// Encodes one chunk the way broadcasts are encoded (used for fetches too): raw in `buffer`, result the payload to
-  /// send.
-  Frame to_payload(wire::Chunk& chunk, FramePool::Buffer&& buffer, bool compress);
+  /// send. Other buffers that it needs are of `pool`.
+  Frame to_payload(wire::Chunk& chunk, FramePool::Buffer&& buffer, bool compress, FramePool& pool);
   bool compressing() const;
 
  private:

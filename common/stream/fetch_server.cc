@@ -8,13 +8,14 @@ namespace {
 
 constexpr std::size_t kMaxQueuedPerPeer = 1024;
 constexpr std::size_t kBytesPerPeerAndTurn = 1024 * 1024;
-constexpr std::size_t kPoolBytesForFetches = 16 * 1024 * 1024;  // out at once, broadcasts included
+constexpr std::size_t kBytesOut = 16 * 1024 * 1024;         // on the way out, all peers
+constexpr std::size_t kLeastBytesOutPerPeer = 1024 * 1024;  // with many peers it is more in all
+constexpr std::size_t kBuffersKeptPerPeer = 4;
 
 }  // namespace
 
-FetchServer::FetchServer(std::uint32_t chunk_bytes, PublishedStreams& streams, ControlPort& port, FramePool& pool,
-                         Callbacks callbacks)
-    : chunk_bytes_(chunk_bytes), streams_(streams), port_(port), pool_(pool), callbacks_(std::move(callbacks)) {}
+FetchServer::FetchServer(std::uint32_t chunk_bytes, PublishedStreams& streams, ControlPort& port, Callbacks callbacks)
+    : chunk_bytes_(chunk_bytes), streams_(streams), port_(port), callbacks_(std::move(callbacks)) {}
 
 void FetchServer::add(PeerId peer, const wire::Fetch& fetch) {
   ++counters_.requests;
@@ -24,6 +25,16 @@ void FetchServer::add(PeerId peer, const wire::Fetch& fetch) {
     return;
   }
   queue.push_back(fetch);
+  pools_.try_emplace(peer, chunk_bytes_, kBuffersKeptPerPeer);
+}
+
+void FetchServer::forget(PeerId peer) {
+  queues_.erase(peer);
+  pools_.erase(peer);  // buffers that are still out know where they belong
+}
+
+std::size_t FetchServer::share() const {
+  return std::max(kLeastBytesOutPerPeer, kBytesOut / std::max<std::size_t>(pools_.size(), 1));
 }
 
 std::size_t FetchServer::turn(MonoTime now) {
@@ -31,12 +42,16 @@ std::size_t FetchServer::turn(MonoTime now) {
   std::vector<PeerId> peers;
   peers.reserve(queues_.size());
   for (const auto& [peer, queue] : queues_) peers.push_back(peer);
+  // Who comes first has what the wire takes now; so everybody does in turn.
+  std::rotate(peers.begin(), std::upper_bound(peers.begin(), peers.end(), served_first_), peers.end());
+  if (!peers.empty()) served_first_ = peers.front();
   for (const PeerId peer : peers) {
     std::size_t bytes = 0;
-    while (bytes < kBytesPerPeerAndTurn && pool_.bytes_out() < kPoolBytesForFetches) {
+    FramePool& pool = pools_.at(peer);
+    while (bytes < kBytesPerPeerAndTurn && pool.bytes_out() < share()) {
       const auto queue = queues_.find(peer);
       if (queue == queues_.end()) break;
-      const Step step = serve(peer, queue->second.front(), bytes, now);
+      const Step step = serve(peer, queue->second.front(), pool, bytes, now);
       if (step == Step::kWait) break;
       if (step != Step::kFinished) continue;
       queue->second.pop_front();
@@ -61,7 +76,8 @@ FetchServer::Step FetchServer::unavailable(PeerId peer, const wire::Fetch& fetch
 }
 
 /// Sends the next piece of one fetch and moves its `range.from` on.
-FetchServer::Step FetchServer::serve(PeerId peer, wire::Fetch& fetch, std::size_t& bytes, MonoTime now) {
+FetchServer::Step FetchServer::serve(PeerId peer, wire::Fetch& fetch, FramePool& pool, std::size_t& bytes,
+                                     MonoTime now) {
   PublishedStream* stream = streams_.find(fetch.stream);
   if (stream == nullptr) return unavailable(peer, fetch, fetch.range.to, wire::LossReason::kStreamUnknown);
   const FileOffset to = std::min(fetch.range.to, stream->info.head);
@@ -71,7 +87,7 @@ FetchServer::Step FetchServer::serve(PeerId peer, wire::Fetch& fetch, std::size_
   }
   if (stream->source == nullptr) return unavailable(peer, fetch, to, stream->gone);
 
-  FramePool::Buffer buffer = pool_.take();
+  FramePool::Buffer buffer = pool.take();
   const auto want =
       static_cast<std::size_t>(std::min<std::uint64_t>({to - fetch.range.from, chunk_bytes_, buffer.bytes().size()}));
   const auto n = stream->source->read_at(fetch.range.from, buffer.bytes().first(want));
@@ -97,7 +113,7 @@ FetchServer::Step FetchServer::serve(PeerId peer, wire::Fetch& fetch, std::size_
   data.chunk.offset = fetch.range.from;
   data.chunk.raw_length = static_cast<std::uint32_t>(*n);
   data.chunk.read_time = wall_now();
-  Frame payload = callbacks_.to_payload(data.chunk, std::move(buffer));
+  Frame payload = callbacks_.to_payload(data.chunk, std::move(buffer), pool);
   const auto header = encoder_.fetch_data(data, payload.bytes());
   if (!port_.send(peer, header, std::move(payload))) return Step::kWait;
   bytes += *n;

@@ -21,18 +21,18 @@ struct FetchCounters {
 };
 
 /// Answers Fetch out of the sources themselves, peer by peer in turns, never more than its share of a turn and of
-/// memory.
+/// memory: a peer that takes nothing holds up itself only.
 class FetchServer {
  public:
   struct Callbacks {
     std::function<void(PublishedStream&, const Error&)> broken;  ///< kReplaced; its owner seals it
-    std::function<Frame(wire::Chunk&, FramePool::Buffer&&)> to_payload;
+    /// Other buffers that it needs are taken from the pool, too.
+    std::function<Frame(wire::Chunk&, FramePool::Buffer&&, FramePool&)> to_payload;
   };
-  FetchServer(std::uint32_t chunk_bytes, PublishedStreams& streams, ControlPort& port, FramePool& pool,
-              Callbacks callbacks);
+  FetchServer(std::uint32_t chunk_bytes, PublishedStreams& streams, ControlPort& port, Callbacks callbacks);
 
   void add(PeerId peer, const wire::Fetch& fetch);
-  void forget(PeerId peer) { queues_.erase(peer); }
+  void forget(PeerId peer);
   /// Serves a bounded amount; returns the bytes served.
   std::size_t turn(MonoTime now);
   bool idle() const { return queues_.empty(); }
@@ -40,18 +40,20 @@ class FetchServer {
 
  private:
   enum class Step : std::uint8_t { kServed, kFinished, kWait };
-  Step serve(PeerId peer, wire::Fetch& fetch, std::size_t& bytes, MonoTime now);
+  std::size_t share() const;
+  Step serve(PeerId peer, wire::Fetch& fetch, FramePool& pool, std::size_t& bytes, MonoTime now);
   Step end(PeerId peer, const wire::Fetch& fetch, FileOffset to);
   Step unavailable(PeerId peer, const wire::Fetch& fetch, FileOffset to, wire::LossReason reason);
 
   std::uint32_t chunk_bytes_;
   PublishedStreams& streams_;
   ControlPort& port_;
-  FramePool& pool_;
   Callbacks callbacks_;
   wire::Encoder encoder_;
   FetchCounters counters_;
-  std::map<PeerId, std::deque<wire::Fetch>> queues_;
+  std::map<PeerId, std::deque<wire::Fetch>> queues_;  ///< none is empty
+  std::map<PeerId, FramePool> pools_;                 ///< of each peer that fetched: counts what is on its way to it
+  PeerId served_first_{};                             ///< in the last turn
   log::Repeated read_error_log_;
 };
 

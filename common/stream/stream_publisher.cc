@@ -31,11 +31,11 @@ StreamPublisher::StreamPublisher(PublisherConfig config, BroadcastPort& broadcas
                           events_.on_sent(s.info);
                         },
                     .broken = [this](PublishedStream& s, const Error& e) { events_.on_broken(s.info.stream, e); }}),
-      fetches_(config_.broadcast.chunk_bytes, streams_, control, pool,
+      fetches_(config_.broadcast.chunk_bytes, streams_, control,
                {.broken = [this](PublishedStream& s, const Error& e) { events_.on_broken(s.info.stream, e); },
                 .to_payload =
-                    [this](wire::Chunk& chunk, FramePool::Buffer&& raw) {
-                      return broadcaster_.to_payload(chunk, std::move(raw), broadcaster_.compressing());
+                    [this](wire::Chunk& chunk, FramePool::Buffer&& raw, FramePool& of_peer) {
+                      return broadcaster_.to_payload(chunk, std::move(raw), broadcaster_.compressing(), of_peer);
                     }}) {}
 
 bool StreamPublisher::wanted(const PublishedStream& stream) const {

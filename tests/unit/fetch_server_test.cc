@@ -20,6 +20,7 @@ class FakeLinks final : public ControlPort {
  public:
   std::map<PeerId, std::vector<std::string>> answers;
   std::map<PeerId, std::string> bytes;
+  std::vector<PeerId> order;           ///< in which they were sent something
   std::map<PeerId, std::size_t> room;  ///< messages; absent: any number
   bool keep_frames = false;            ///< as a stopped peer's queue does
   std::vector<Frame> kept;
@@ -33,6 +34,7 @@ class FakeLinks final : public ControlPort {
     const auto envelope = wire::open_envelope({}, header, payload.bytes());
     EXPECT_TRUE(envelope);
     answers[peer].push_back(describe(peer, *envelope, payload));
+    order.push_back(peer);
     if (keep_frames) kept.push_back(std::move(payload));
     return true;
   }
@@ -101,7 +103,6 @@ class FetchServerTest : public testing::Test {
   FakeLinks links;
   FakeFile source;
   PublishedStreams streams;
-  FramePool pool{1000, 4};
   std::vector<StreamId> broken;
   std::optional<wire::LossReason> seal_when_broken = wire::LossReason::kTruncated;
   std::uint64_t requests = 0;
@@ -109,7 +110,6 @@ class FetchServerTest : public testing::Test {
       1000,
       streams,
       links,
-      pool,
       {.broken =
            [this](PublishedStream& s, const Error&) {
              broken.push_back(s.info.stream);
@@ -117,8 +117,8 @@ class FetchServerTest : public testing::Test {
              s.source = nullptr;
              s.gone = *seal_when_broken;
            },
-       .to_payload = [this](wire::Chunk& chunk,
-                            FramePool::Buffer&& raw) { return pool.to_frame(std::move(raw), chunk.raw_length); }}};
+       .to_payload = [](wire::Chunk& chunk, FramePool::Buffer&& raw,
+                        FramePool& of_peer) { return of_peer.to_frame(std::move(raw), chunk.raw_length); }}};
 };
 
 using testing::ElementsAre;
@@ -228,23 +228,62 @@ TEST_F(FetchServerTest, AForgottenPeerGetsNothingMore) {
   EXPECT_TRUE(server.idle());
 }
 
-TEST_F(FetchServerTest, MemoryOnTheWayOutIsBounded) {
-  file(40'000'000);
-  FramePool large(256 * 1024, 4);
-  FetchServer with_large_chunks(256 * 1024, streams, links, large,
-                                {.broken = {}, .to_payload = [&](wire::Chunk& chunk, FramePool::Buffer&& raw) {
-                                   return large.to_frame(std::move(raw), chunk.raw_length);
-                                 }});
-  with_large_chunks.add(kPeer, {1, {1, 1}, {{0}, {40'000'000}}, false});
-  links.keep_frames = true;
-  while (with_large_chunks.turn(now) > 0) {
+/// Large chunks to peers whose queues keep what they are sent.
+class FetchMemoryTest : public FetchServerTest {
+ protected:
+  FetchMemoryTest() {
+    file(40'000'000);
+    links.keep_frames = true;
   }
-  EXPECT_LE(large.bytes_out(), 17U * 1024 * 1024);
-  EXPECT_LT(links.bytes[kPeer].size(), 20'000'000U);
+  void fetch_all(PeerId peer) { with_large_chunks.add(peer, {1, {1, 1}, {{0}, {40'000'000}}, false}); }
+  std::size_t serve() {
+    while (with_large_chunks.turn(now) > 0) {
+    }
+    return served();
+  }
+  std::size_t served(PeerId peer = kPeer) { return links.bytes[peer].size(); }
+  FetchServer with_large_chunks{
+      256 * 1024,
+      streams,
+      links,
+      {.broken = {}, .to_payload = [](wire::Chunk& chunk, FramePool::Buffer&& raw, FramePool& of_peer) {
+         return of_peer.to_frame(std::move(raw), chunk.raw_length);
+       }}};
+};
+
+TEST_F(FetchMemoryTest, OnTheWayOutIsBounded) {
+  fetch_all(kPeer);
+  EXPECT_LE(serve(), 17U * 1024 * 1024);
   links.kept.clear();
-  while (with_large_chunks.turn(now) > 0) {
+  EXPECT_GT(serve(), 20'000'000U);
+}
+
+TEST_F(FetchMemoryTest, APeerThatTakesNothingHoldsUpItselfOnly) {
+  fetch_all(kPeer);
+  const std::size_t stuck = serve();
+  fetch_all(kOther);
+  serve();
+  EXPECT_GE(served(kOther), 7U * 1024 * 1024);
+  EXPECT_EQ(served(), stuck);
+  with_large_chunks.forget(kPeer);
+  const std::size_t before = served(kOther);
+  serve();
+  EXPECT_GT(served(kOther), before) << "the share of one that is gone is free";
+}
+
+TEST_F(FetchServerTest, AnotherPeerIsTheFirstInEachTurn) {
+  file(4'000'000);
+  fetch(0, 4'000'000);
+  fetch(0, 4'000'000, kOther);
+  std::vector<PeerId> first;
+  for (int i = 0; i < 4; ++i) {
+    links.order.clear();
+    server.turn(now);
+    first.push_back(links.order.at(0));
   }
-  EXPECT_GT(links.bytes[kPeer].size(), 20'000'000U);
+  EXPECT_EQ(first[0], first[2]);
+  EXPECT_EQ(first[1], first[3]);
+  EXPECT_NE(first[0], first[1]);
 }
 
 }  // namespace
