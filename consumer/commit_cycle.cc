@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "consumer/entry.h"
 #include "consumer/stdout_sink.h"
@@ -30,14 +31,22 @@ bool Consumer::begin_sync() {
   SyncWorker::Job job;
   syncing_.clear();
   bool anything = false;
-  for (const auto& sink : sinks_) {
-    Checkpoint checkpoint = sink->checkpoint();
-    anything = anything || !checkpoint.positions.empty() || !checkpoint.outputs.empty();
+  for (std::size_t i = 0; i < sinks_.size(); ++i) {
+    std::vector<Checkpoint::Position> positions;
+    for (const StreamId id : begun_) {
+      if (const auto start = std::exchange(entries_.at(id)->start[i], std::nullopt)) positions.push_back({id, *start});
+    }
+    Checkpoint checkpoint = sinks_[i]->checkpoint();
+    positions.insert(positions.end(), checkpoint.positions.begin(),
+                     checkpoint.positions.end());  // the later one counts
+    anything = anything || !positions.empty() || !checkpoint.outputs.empty();
     for (auto& fd : checkpoint.files) job.files.push_back(std::move(fd));
     if (checkpoint.filesystem) job.filesystems.push_back(std::move(checkpoint.filesystem));
-    syncing_.push_back({sink->key(), std::move(checkpoint.positions), std::move(checkpoint.outputs)});
+    syncing_.push_back({sinks_[i]->key(), std::move(positions), std::move(checkpoint.outputs)});
   }
+  begun_.clear();
   if (!anything && known_sequences_.empty() && known_->unsaved().empty()) return false;
+  syncing_sequences_ = std::exchange(known_sequences_, {});
   worker_.submit(std::move(job));
   return true;
 }
@@ -61,7 +70,7 @@ bool Consumer::finish_sync() {
 
 /// Stores the cursors of what is durable and tells the producers. False: not now.
 bool Consumer::store_checkpoint() {
-  if (auto ok = store_->save(syncing_, known_sequences_, known_->unsaved()); !ok) {
+  if (auto ok = store_->save(syncing_, syncing_sequences_, known_->unsaved()); !ok) {
     if (const auto n = blocked_log_.occurred(mono_now())) {
       log::error("cannot store cursors, waiting for it to become possible; nothing is lost",
                  {{"error", ok.error()}, {"count", *n}});
@@ -71,7 +80,6 @@ bool Consumer::store_checkpoint() {
   storing_ = false;
   for (const auto& sink : sinks_) sink->stored();
   if (retry_at_) retry_at_ = mono_now();  // a sink may have waited for this
-  known_sequences_.clear();
   known_->saved();
   std::set<StreamId> moved;
   for (std::size_t i = 0; i < syncing_.size(); ++i) {
@@ -83,7 +91,8 @@ bool Consumer::store_checkpoint() {
   std::vector<wire::CommitEntry> commits;
   for (const StreamId id : moved) {
     const auto& durable = entries_.at(id)->durable;
-    commits.push_back({id, *std::min_element(durable.begin(), durable.end())});
+    const FileOffset least = *std::min_element(durable.begin(), durable.end());
+    if (least.raw > 0) commits.push_back({id, least});
   }
   streams_->commit(commits);
   return true;

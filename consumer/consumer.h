@@ -89,8 +89,10 @@ class Consumer final : public StreamReceiver {
   SyncWorker worker_;
   std::vector<CursorStore::SinkCheckpoint> syncing_;
   std::map<NodeId, std::uint64_t> known_sequences_;
-  std::set<StreamId> waiting_;        ///< entries with something that a sink did not take
-  std::optional<MonoTime> retry_at_;  ///< blocked until then
+  std::map<NodeId, std::uint64_t> syncing_sequences_;  ///< stored with `syncing_`, never before the starts in it
+  std::vector<StreamId> begun_;                        ///< opened without a stored cursor, its start is not stored yet
+  std::set<StreamId> waiting_;                         ///< entries with something that a sink did not take
+  std::optional<MonoTime> retry_at_;                   ///< blocked until then
   log::Repeated blocked_log_;
   Progress progress_;
   bool on_terminal_ = false;

@@ -50,7 +50,12 @@ StreamReceiver::Start Consumer::on_stream(const NodeView& node, const wire::Stre
   for (std::size_t i = 0; i < sinks_.size(); ++i) {
     start.cursor = std::min(start.cursor, ref.taken[i]);
     start.committed = std::min({start.committed, ref.durable[i], ref.taken[i]});
+    // Kept even before the first byte: a restart must not take what comes meanwhile for history.
+    ref.start.emplace_back();
+    if (store_ && !store_->cursor(sinks_[i]->key(), info.stream)) ref.start[i] = ref.taken[i];
   }
+  if (std::any_of(ref.start.begin(), ref.start.end(), [](const auto& s) { return s.has_value(); }))
+    begun_.push_back(info.stream);
   return start;
 }
 

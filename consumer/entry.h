@@ -13,6 +13,7 @@ struct Consumer::Entry {
   std::vector<FileOffset> taken;                   ///< by sink
   std::vector<FileOffset> durable;                 ///< by sink
   std::vector<std::optional<FileOffset>> opening;  ///< by sink: where to open, while it could not be opened yet
+  std::vector<std::optional<FileOffset>> start;    ///< by sink: where it began, while no cursor of it is stored
   struct Loss {
     ByteRange range;
     wire::LossReason reason;

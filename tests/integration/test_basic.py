@@ -206,6 +206,24 @@ def test_history_can_be_left_out(lab: Lab, producer_flags: tuple[str, ...], sinc
     assert not set(shown) & set(history)
 
 
+def test_from_now_means_from_the_first_start_not_from_every_start(lab: Lab) -> None:
+    """Where a consumer began is kept and committed, though nothing came since."""
+    source = lab.source()
+    source.append_lines(10)
+    link = lab.link("tcp")
+    consumer = lab.consumer(link.consumers[0], merged=True, since="now")
+    producer = lab.producer(link.producers[0], "--once", "--from", "beginning")
+    assert producer.wait_exit() == 0
+    assert consumer.terminate() == 0
+
+    new = source.append_lines(5).splitlines()
+    consumer.start()
+    producer.start()
+
+    assert producer.wait_exit() == 0
+    assert consumer.merged_lines() == new
+
+
 def test_history_comes_from_the_beginning_when_asked_for(lab: Lab) -> None:
     source = lab.source()
     source.append_lines(5000)
