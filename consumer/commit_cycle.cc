@@ -10,14 +10,20 @@
 #include "consumer/stdout_sink.h"
 
 namespace fantail {
+namespace {
 
-/// Takes a checkpoint of every sink and has it made durable. False: nothing to do, or not now.
-bool Consumer::begin_sync() {
-  if (!store_ || worker_.busy() || storing_) return false;
+constexpr Duration kRetryLastSync = 100ms;
+
+}  // namespace
+
+/// Takes a checkpoint of every sink and has it made durable.
+Consumer::Sync Consumer::begin_sync() {
+  if (!store_) return Sync::kNothingToDo;
+  if (worker_.busy() || storing_) return Sync::kNotNow;
   for (const auto& sink : sinks_) {
     if (auto ok = sink->prepare_checkpoint(); !ok) {
       blocked_by(ok.error());
-      return false;
+      return Sync::kNotNow;
     }
   }
   for (std::size_t i = 0; i < sinks_.size(); ++i) {
@@ -27,7 +33,7 @@ bool Consumer::begin_sync() {
       if (auto ok = catch_up(entry); !ok) blocked_by(ok.error());
     }
   }
-  if (!std::all_of(sinks_.begin(), sinks_.end(), [](const auto& s) { return s->drained(); })) return false;
+  if (!std::all_of(sinks_.begin(), sinks_.end(), [](const auto& s) { return s->drained(); })) return Sync::kNotNow;
   SyncWorker::Job job;
   syncing_.clear();
   bool anything = false;
@@ -45,10 +51,10 @@ bool Consumer::begin_sync() {
     syncing_.push_back({sinks_[i]->key(), std::move(positions), std::move(checkpoint.outputs)});
   }
   begun_.clear();
-  if (!anything && known_sequences_.empty() && known_->unsaved().empty()) return false;
+  if (!anything && known_sequences_.empty() && known_->unsaved().empty()) return Sync::kNothingToDo;
   syncing_sequences_ = std::exchange(known_sequences_, {});
   worker_.submit(std::move(job));
-  return true;
+  return Sync::kBegun;
 }
 
 /// When the worker is done: goes on to store the cursors. False while it is not done.
@@ -106,27 +112,30 @@ void Consumer::cycle(MonoTime now) {
   begin_sync();
 }
 
-/// On the way out: everything that was taken gets durable and committed.
+/// On the way out: everything that was taken gets durable and committed. False: not within `limit`.
 bool Consumer::settle_all(Duration limit) {
   const MonoTime until = mono_now() + limit;
-  Waiter waiter;
-  waiter.add_descriptor(worker_.fd());
-  const auto finish = [&] {
-    while (worker_.busy() && mono_now() < until) {
-      if (!finish_sync()) waiter.wait(100ms);
-    }
-  };
-  finish();
-  if (storing_) store_checkpoint();
-  flush(mono_now());
-  while (stdout_ != nullptr && !stdout_->drained() && !stdout_->closed() && mono_now() < until) {
-    pollfd writable{STDOUT_FILENO, POLLOUT, 0};
-    ::poll(&writable, 1, 100);
+  bool told = false;
+  for (;;) {
+    if (worker_.busy()) finish_sync();
+    if (storing_) store_checkpoint();
+    if (failed_) return false;
     flush(mono_now());
+    // Nobody will read the rest, so what of it is committed does not matter any more.
+    if (stdout_ != nullptr && stdout_->closed() && !worker_.busy() && !storing_) return true;
+    const bool waiting_for_reader = stdout_ != nullptr && !stdout_->drained();
+    if (!waiting_for_reader && begin_sync() == Sync::kNothingToDo) return true;
+    if (mono_now() >= until) return false;
+    if (worker_.busy()) {
+      Waiter waiter;
+      waiter.add_descriptor(worker_.fd());
+      waiter.wait(kRetryLastSync);
+    } else {
+      if (!std::exchange(told, true)) log::info("outputs are not settled yet, trying before the end");
+      pollfd writable{waiting_for_reader ? STDOUT_FILENO : -1, POLLOUT, 0};
+      ::poll(&writable, 1, static_cast<int>(to_milliseconds(kRetryLastSync)));
+    }
   }
-  begin_sync();
-  finish();
-  return !worker_.busy() && !storing_ && !failed_;
 }
 
 }  // namespace fantail

@@ -60,7 +60,8 @@ class Consumer final : public StreamReceiver {
   void flush(MonoTime now);
   void watch_multicast(MonoTime now);
   void cycle(MonoTime now);
-  bool begin_sync();
+  enum class Sync : std::uint8_t { kBegun, kNothingToDo, kNotNow };
+  Sync begin_sync();
   bool finish_sync();
   bool store_checkpoint();
   bool settle_all(Duration limit);

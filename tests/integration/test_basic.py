@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import tempfile
@@ -299,6 +300,29 @@ def test_a_file_that_never_stops_growing_does_not_put_off_the_end(lab: Lab) -> N
     finally:
         writer.kill()
         writer.wait()
+
+
+def test_an_output_that_cannot_be_written_at_the_end_is_tried_again(lab: Lab) -> None:
+    source = lab.source()
+    source.append_lines(10)
+    _, consumer = lab.pair(mirror=False, merged=True)
+    lab.wait_merged(consumer)
+    folder = consumer.merged.parent
+    with consumer.merged.open("rb") as deleted:
+        consumer.freeze()
+        consumer.merged.unlink()
+        folder.rmdir()
+        folder.write_text("in the way of another")
+        consumer.thaw()
+        last = source.append_lines(1)
+        lab.wait_until(lambda: deleted.seek(0) == 0 and deleted.read().endswith(last), "the consumer has taken the line")
+
+        os.kill(consumer.pid, signal.SIGTERM)
+        lab.wait_until(lambda: "outputs are not settled" in consumer.stderr(), "the consumer does not end yet")
+        folder.unlink()
+
+        assert consumer.wait_exit() == 0
+    assert consumer.merged.read_bytes().endswith(last)
 
 
 def test_no_progress_line_where_stderr_is_no_terminal(lab: Lab) -> None:
