@@ -131,7 +131,7 @@ void StreamSubscriber::on_peer_down(PeerId peer, std::string_view reason) {
   peers_.erase(peer);
   for (const StreamId id : node->streams) {
     GapDetector& detector = streams_.at(id)->detector;
-    if (detector.in_flight()) in_flight_bytes_ -= detector.in_flight()->range.bytes();
+    if (detector.in_flight()) settled(*detector.in_flight());
     detector.abandoned();
   }
 }
@@ -147,7 +147,7 @@ void StreamSubscriber::on_control(PeerId peer, wire::Kind kind, std::span<const 
     return flight && flight->request == request ? found->second.get() : nullptr;
   };
   const auto finish = [&](Assembly& a) {
-    in_flight_bytes_ -= a.detector.in_flight()->range.bytes();
+    settled(*a.detector.in_flight());
     a.detector.answered(now_, a.cursor > a.cursor_when_asked);
     suspects_.insert(a.id);
     next_repair_ = {};

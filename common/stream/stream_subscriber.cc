@@ -207,7 +207,8 @@ void StreamSubscriber::repair(MonoTime now) {
     if (node->peer && node->listing && now - node->list_asked > kListRetry) request_list(*node, node->list_after);
     tell_commits(*node);
   }
-  std::uniform_real_distribution<double> uniform(0, 1);
+  std::vector<Wanted> large;
+  std::vector<Wanted> small;
   for (auto it = suspects_.begin(); it != suspects_.end();) {
     const auto found = streams_.find(*it);
     const Gap gap = found == streams_.end() ? Gap{} : gap_of(*found->second);
@@ -220,31 +221,59 @@ void StreamSubscriber::repair(MonoTime now) {
             ++it;
             continue;
           }
-          in_flight_bytes_ -= flight->range.bytes();
+          settled(*flight);
         }
         detector.due(gap, now, 0);
       }
       it = suspects_.erase(it);
       continue;
     }
-    Assembly& assembly = *found->second;
     ++it;
-    if (!assembly.node->peer || assembly.blocked) continue;
-    // What only a head tells of may be in our own queue still.
-    if (!gap.passed && !caught_up_) assembly.detector.progressed(now);
-    const auto before = assembly.detector.in_flight();
-    const auto range = assembly.detector.due(gap, now, uniform(random_));
-    if (before && !assembly.detector.in_flight()) in_flight_bytes_ -= before->range.bytes();
-    if (!range) continue;
-    if (in_flight_bytes_ > 0 && in_flight_bytes_ + range->bytes() > config_.max_fetch_bytes) continue;
-    const bool lost = assembly.first_broadcast && range->from >= *assembly.first_broadcast;
+    if (const auto wanted = look_at(*found->second, gap, now)) {
+      (is_small(wanted->range) ? small : large).push_back(*wanted);
+    }
+  }
+  // Part of the room is for small gaps alone, so that they do not wait for whole histories, and they get no more of it
+  // while a large one waits.
+  const std::uint64_t for_small = config_.max_fetch_bytes / 4;
+  const bool all_asked = ask_in_turn(large, last_large_, config_.max_fetch_bytes - for_small, now);
+  ask_in_turn(small, last_small_, all_asked ? config_.max_fetch_bytes : for_small, now);
+}
+
+bool StreamSubscriber::is_small(ByteRange range) const { return range.bytes() <= config_.max_fetch_bytes / 64; }
+
+/// What to ask for now to close the gap, if it is time.
+std::optional<StreamSubscriber::Wanted> StreamSubscriber::look_at(Assembly& assembly, const Gap& gap, MonoTime now) {
+  if (!assembly.node->peer || assembly.blocked) return std::nullopt;
+  // What only a head tells of may be in our own queue still.
+  if (!gap.passed && !caught_up_) assembly.detector.progressed(now);
+  const auto before = assembly.detector.in_flight();
+  const auto range = assembly.detector.due(gap, now, std::uniform_real_distribution<double>(0, 1)(random_));
+  if (before && !assembly.detector.in_flight()) settled(*before);
+  if (!range) return std::nullopt;
+  return Wanted{&assembly, *range};
+}
+
+/// Asks for as much as there is room, beginning behind the stream that was asked for last. `limit`: in flight, of this
+/// size. Returns whether there was room for all. `wanted` is in order of id.
+bool StreamSubscriber::ask_in_turn(std::vector<Wanted>& wanted, StreamId& last, std::uint64_t limit, MonoTime now) {
+  const auto next = std::find_if(wanted.begin(), wanted.end(), [&](const Wanted& w) { return w.assembly->id > last; });
+  std::rotate(wanted.begin(), next, wanted.end());
+  for (const auto& [assembly, range] : wanted) {
+    std::uint64_t& in_flight = in_flight_for(range);
+    const std::uint64_t all = large_in_flight_ + small_in_flight_;
+    const bool fits = in_flight + range.bytes() <= limit && all + range.bytes() <= config_.max_fetch_bytes;
+    if (!fits && all > 0) return false;
+    const bool lost = assembly->first_broadcast && range.from >= *assembly->first_broadcast;
     const std::uint64_t request = next_request_++;
-    if (!control_.send(*assembly.node->peer, encoder_.fetch({request, assembly.id, *range, lost}))) continue;
-    assembly.detector.asked(request, *range, now);
-    assembly.cursor_when_asked = assembly.cursor;
-    in_flight_bytes_ += range->bytes();
+    if (!control_.send(*assembly->node->peer, encoder_.fetch({request, assembly->id, range, lost}))) continue;
+    assembly->detector.asked(request, range, now);
+    assembly->cursor_when_asked = assembly->cursor;
+    in_flight += range.bytes();
+    last = assembly->id;
     ++counters_.fetches;
   }
+  return true;
 }
 
 // ---- commits and overview

@@ -143,6 +143,16 @@ class StreamSubscriber final : public ControlEvents {
   void request_list(Node& node, std::uint64_t after);
   void tell_commits(Node& node);
   void repair(MonoTime now);
+  /// A fetch that is due.
+  struct Wanted {
+    Assembly* assembly;
+    ByteRange range;
+  };
+  bool is_small(ByteRange range) const;
+  std::uint64_t& in_flight_for(ByteRange range) { return is_small(range) ? small_in_flight_ : large_in_flight_; }
+  void settled(const GapDetector::Flight& flight) { in_flight_for(flight.range) -= flight.range.bytes(); }
+  std::optional<Wanted> look_at(Assembly& assembly, const Gap& gap, MonoTime now);
+  bool ask_in_turn(std::vector<Wanted>& wanted, StreamId& last, std::uint64_t limit, MonoTime now);
   void forget_old_orphans(MonoTime now);
   void reject(const Error& error);
   Node* node_of(PeerId peer);
@@ -164,7 +174,10 @@ class StreamSubscriber final : public ControlEvents {
   SubscriberCounters counters_;
   std::mt19937_64 random_;
   std::uint64_t next_request_ = 1;
-  std::uint64_t in_flight_bytes_ = 0;
+  std::uint64_t large_in_flight_ = 0;  ///< bytes asked for and not yet answered
+  std::uint64_t small_in_flight_ = 0;
+  StreamId last_large_;  ///< asked for last: the next turn is of the stream behind it
+  StreamId last_small_;
   std::set<StreamId> blocked_;  ///< streams whose receiver takes nothing now
   bool caught_up_ = false;      ///< the last turn left nothing in the broadcast's queue
   MonoTime now_{};

@@ -76,6 +76,9 @@ class StreamEngineTest : public testing::Test, public PublisherEvents {
   RecordingConsumer& consumer(const std::string& name, std::size_t max_pending_bytes = 1'000'000) {
     SubscriberConfig config;
     config.max_pending_bytes = max_pending_bytes;
+    return consumer(name, config);
+  }
+  RecordingConsumer& consumer(const std::string& name, SubscriberConfig config) {
     consumers.push_back(std::make_unique<RecordingConsumer>(name, *chance, config));
     RecordingConsumer& c = *consumers.back();
     broadcast.inlets.push_back(&c.inlet);
@@ -679,6 +682,49 @@ TEST_F(StreamEngineTest, AnsweringNothingToManyFetchesDoesNotUseUpTheRoomForOthe
   append(stream(), 100'000);
   run(200ms);
   c.inlet.faults = {};
+  expect_everything_arrives();
+}
+
+TEST_F(StreamEngineTest, ManyHistoriesAreFetchedInTurn) {
+  begin(1);
+  SubscriberConfig config;
+  config.repair.window_bytes = 2000;
+  config.max_fetch_bytes = 4 * config.repair.window_bytes;
+  RecordingConsumer& c = consumer("c", config);
+  c.inlet.listening = false;
+  connect(consumer("other"));
+  for (int i = 0; i < 12; ++i) append(stream(), 100'000);
+  run(2s);
+  connect(c);
+  const auto cursor = [&](const auto& t) {
+    const Received* r = c.of(t->info.stream);
+    return r == nullptr ? 0 : r->cursor().raw;
+  };
+  const auto half = [&](const auto& t) { return cursor(t) >= 50'000; };
+  ASSERT_TRUE(run_until([&] { return std::any_of(truths.begin(), truths.end(), half); }));
+  for (const auto& t : truths) EXPECT_GE(cursor(t), 40'000U) << "stream " << t->info.sequence;
+  expect_everything_arrives();
+}
+
+TEST_F(StreamEngineTest, ASmallGapDoesNotWaitForWholeHistories) {
+  begin(1);
+  SubscriberConfig config;
+  config.repair.window_bytes = 2000;
+  config.max_fetch_bytes = 4 * config.repair.window_bytes;
+  RecordingConsumer& c = consumer("c", config);
+  c.inlet.listening = false;
+  connect(consumer("other"));
+  for (int i = 0; i < 40; ++i) append(stream(), 100'000);
+  Truth& small = stream();
+  append(small, 100);
+  run(2s);
+  connect(c);
+  const auto there = [&] {
+    const Received* r = c.of(small.info.stream);
+    return r != nullptr && r->cursor().raw == 100;
+  };
+  ASSERT_TRUE(run_until(there));
+  EXPECT_LE(c.subscriber().counters().bytes_delivered, 2 * config.max_fetch_bytes);
   expect_everything_arrives();
 }
 
