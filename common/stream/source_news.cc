@@ -6,6 +6,7 @@
 namespace fantail {
 namespace {
 
+constexpr std::size_t kMaxRefused = 1'000'000;         // chunks of more are orphans for a while, each time
 constexpr std::size_t kMaxStreamsPerNode = 4'000'000;  // only an attack has more
 
 }  // namespace
@@ -24,6 +25,7 @@ void StreamSubscriber::learn(Node& node, const wire::StreamInfo& info, bool news
   }
   if (!config_.interest.wants(info)) {
     orphans_.erase(info.stream);
+    if (refused_.size() < kMaxRefused) refused_.emplace(info.stream, &node);
     return;
   }
   if (node.streams.size() >= kMaxStreamsPerNode) return;
@@ -31,6 +33,7 @@ void StreamSubscriber::learn(Node& node, const wire::StreamInfo& info, bool news
   Assembly& a = *assembly;
   streams_.emplace(info.stream, std::move(assembly));
   node.streams.push_back(info.stream);
+  refused_.erase(info.stream);
   const auto start = receiver_.on_stream(node.view, info, news);
   a.cursor = std::max(start.cursor, info.base);
   a.committed = start.committed;
@@ -101,6 +104,7 @@ void StreamSubscriber::listing_complete(Node& node) {
     Assembly& assembly = *streams_.at(id);
     if (!node.listed.contains(id)) assembly.head = std::max({assembly.cursor, assembly.sent, assembly.passed});
   }
+  std::erase_if(refused_, [&](const auto& r) { return r.second == &node && !node.listed.contains(r.first); });
   node.listed.clear();
 }
 
@@ -129,6 +133,7 @@ void StreamSubscriber::on_peer_down(PeerId peer, std::string_view reason) {
   node->listing = false;
   node->untold.clear();  // told with the next listing
   peers_.erase(peer);
+  std::erase_if(refused_, [&](const auto& refused) { return refused.second == node; });
   for (const StreamId id : node->streams) {
     GapDetector& detector = streams_.at(id)->detector;
     if (detector.in_flight()) settled(*detector.in_flight());

@@ -11,6 +11,7 @@ constexpr std::size_t kMessagesPerTurn = 256;
 constexpr std::size_t kBytesPerTurn = 4 * 1024 * 1024;
 constexpr Duration kRepairTick = 5ms;
 constexpr Duration kOrphanLife = 10s;
+constexpr std::size_t kOrphanBytes = 4 * 1024 * 1024;
 constexpr Duration kListRetry = 2s;
 constexpr std::size_t kCommitsPerMessage = 1024;
 
@@ -23,6 +24,7 @@ StreamSubscriber::StreamSubscriber(SubscriberConfig config, BroadcastInlet& broa
       control_(control),
       receiver_(receiver),
       budget_(config_.max_pending_bytes),
+      orphan_budget_(std::min(config_.max_pending_bytes, kOrphanBytes)),
       random_(config_.random_seed != 0 ? config_.random_seed : random_id<InstanceId>().lo) {}
 StreamSubscriber::~StreamSubscriber() = default;
 
@@ -93,11 +95,16 @@ void StreamSubscriber::take_broadcast(BroadcastMessage& message) {
     if (gap_of(assembly).range.bytes() > 0) suspects_.insert(assembly.id);
     return;
   }
-  auto& orphans = orphans_[chunk->stream];
-  if (!orphans) orphans = std::make_unique<Orphans>(Orphans{RangeBuffer(budget_), now_});
-  if (orphans->pending.insert(*chunk, std::move(message.payload)) == RangeBuffer::Kept::kNoRoom) {
+  if (!refused_.contains(chunk->stream)) take_orphan(*chunk, std::move(message.payload));
+}
+
+/// A chunk of a stream that was not listed yet, so it is not known whether it is wanted.
+void StreamSubscriber::take_orphan(const wire::Chunk& chunk, Frame&& payload) {
+  auto& orphans = orphans_[chunk.stream];
+  if (!orphans) orphans = std::make_unique<Orphans>(Orphans{RangeBuffer(orphan_budget_), now_});
+  if (orphans->pending.insert(chunk, std::move(payload)) == RangeBuffer::Kept::kNoRoom) {
     ++counters_.dropped_no_room;
-    if (orphans->pending.empty()) orphans_.erase(chunk->stream);
+    if (orphans->pending.empty()) orphans_.erase(chunk.stream);
   }
 }
 

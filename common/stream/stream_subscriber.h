@@ -129,6 +129,7 @@ class StreamSubscriber final : public ControlEvents {
   struct Assembly;
 
   void take_broadcast(BroadcastMessage& message);
+  void take_orphan(const wire::Chunk& chunk, Frame&& payload);
   void take_chunk(Assembly& assembly, const wire::Chunk& chunk, Frame&& payload, bool fetched);
   StreamReceiver::Delivery deliver(Assembly& assembly, const wire::Chunk& chunk, const Frame& payload, bool fetched);
   void drain(Assembly& assembly);
@@ -163,6 +164,7 @@ class StreamSubscriber final : public ControlEvents {
   ControlPort& control_;
   StreamReceiver& receiver_;
   PendingBudget budget_;
+  PendingBudget orphan_budget_;
   wire::Encoder encoder_;
   wire::ChunkDecompressor decompressor_;
   std::map<NodeId, std::unique_ptr<Node>> nodes_;
@@ -170,6 +172,7 @@ class StreamSubscriber final : public ControlEvents {
   std::unordered_map<StreamId, std::unique_ptr<Assembly>> streams_;
   struct Orphans;
   std::unordered_map<StreamId, std::unique_ptr<Orphans>> orphans_;  ///< chunks of streams not listed yet
+  std::unordered_map<StreamId, Node*> refused_;                     ///< listed streams that nobody here wants
   std::set<StreamId> suspects_;                                     ///< streams that may have a gap
   SubscriberCounters counters_;
   std::mt19937_64 random_;

@@ -581,6 +581,32 @@ TEST_F(StreamEngineTest, PendingBytesOfAllStreamsAreBoundedTogether) {
   expect_everything_arrives();
 }
 
+TEST_F(StreamEngineTest, ChunksOfStreamsThatAreNotWantedAreNotKept) {
+  begin(1);
+  SubscriberConfig config;
+  config.max_pending_bytes = 30'000;
+  config.interest.topics = {"wanted"};
+  RecordingConsumer& c = consumer("c", config);  // and its subscription lets everything through
+  connect(c);
+  Truth& wanted = stream("wanted");
+  Truth& other = stream("other");
+  run(100ms);
+  for (int i = 0; i < 3; ++i) {
+    append(other, 50'000);
+    run(1s);
+  }
+  c.inlet.faults = {.drop = 1};
+  append(wanted, 1000);
+  run(10ms);
+  c.inlet.faults = {};
+  append(wanted, 20'000);  // these wait for what was lost
+  run(5s);
+  EXPECT_EQ(c.subscriber().counters().dropped_no_room, 0U);
+  EXPECT_EQ(c.subscriber().counters().bytes_fetched, 1000U);
+  EXPECT_EQ(c.of(other.info.stream), nullptr);
+  EXPECT_EQ(c.of(wanted.info.stream)->cursor(), FileOffset{21'000});
+}
+
 TEST_F(StreamEngineTest, AnEmptyStreamIsKnownAndSealed) {
   begin(1);
   RecordingConsumer& c = consumer("c");
