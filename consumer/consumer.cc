@@ -175,7 +175,10 @@ void Consumer::on_beacon(const wire::Beacon& beacon) {
     return;
   }
   // The node was started anew; what comes up at the new address takes the place of the old.
-  if (known != controls_.end()) control_->disconnect(known->second.peer);
+  if (known != controls_.end()) {
+    control_->disconnect(known->second.peer);
+    streams_->on_peer_down(known->second.peer, "it has another address now");
+  }
   controls_[beacon.node] = {beacon.control, *peer};
 }
 

@@ -115,10 +115,9 @@ void StreamSubscriber::on_peer_up(PeerId peer, const wire::Peer& who) {
     node = std::make_unique<Node>();
     node->view = {who.node, who.name};
   }
-  if (node->peer) peers_.erase(*node->peer);
+  if (node->peer) part_from(*node);
   node->peer = peer;
   // It tells afresh how far its streams go: one that lost its memory may know of fewer than before.
-  node->listing = false;
   node->known_sequence = node->version = 0;
   peers_[peer] = node.get();
   log::info("producer connected", {{"node", who.name}, {"id", short_hex(who.node)}});
@@ -129,12 +128,17 @@ void StreamSubscriber::on_peer_down(PeerId peer, std::string_view reason) {
   Node* node = node_of(peer);
   if (node == nullptr) return;
   log::info("producer gone", {{"node", node->view.name}, {"reason", reason}});
-  node->peer.reset();
-  node->listing = false;
-  node->untold.clear();  // told with the next listing
-  peers_.erase(peer);
-  std::erase_if(refused_, [&](const auto& refused) { return refused.second == node; });
-  for (const StreamId id : node->streams) {
+  part_from(*node);
+}
+
+/// Forgets what was under way with the peer that this node was.
+void StreamSubscriber::part_from(Node& node) {
+  peers_.erase(*node.peer);
+  node.peer.reset();
+  node.listing = false;
+  node.untold.clear();  // told with the next listing
+  std::erase_if(refused_, [&](const auto& refused) { return refused.second == &node; });
+  for (const StreamId id : node.streams) {
     GapDetector& detector = streams_.at(id)->detector;
     if (detector.in_flight()) settled(*detector.in_flight());
     detector.abandoned();

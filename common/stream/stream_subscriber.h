@@ -141,6 +141,7 @@ class StreamSubscriber final : public ControlEvents {
   void check_sealed(Assembly& assembly);
   void lose(Assembly& assembly, FileOffset to, wire::LossReason reason);
   Gap gap_of(const Assembly& assembly) const;
+  void part_from(Node& node);
   void request_list(Node& node, std::uint64_t after);
   void tell_commits(Node& node);
   void repair(MonoTime now);

@@ -475,6 +475,29 @@ TEST_F(StreamEngineTest, ASourceThatKnowsFewerStreamsThanItDidIsListedAfresh) {
   EXPECT_NE(c.of(t.info.stream), nullptr);
 }
 
+TEST_F(StreamEngineTest, WhatWasAskedOfASourceThatIsReplacedIsAskedOfItsSuccessorAtOnce) {
+  begin(1);
+  RecordingConsumer& c = consumer("c");
+  c.inlet.listening = false;
+  connect(c);
+  connect(consumer("other"));
+  Truth& t = stream();
+  run(1s);
+  append(t, 1000);
+  ASSERT_TRUE(run_until([&] { return c.subscriber().overview().behind_bytes > 0; }));
+  run(200ms);
+  c.link.faults = {.drop = 1};
+  ASSERT_TRUE(run_until([&] { return c.subscriber().counters().fetches == 1; }));
+  c.link.faults = {};
+  wire::Peer me;
+  me.node = publishing.node;
+  me.name = publishing.name;
+  me.instance = random_id<InstanceId>();
+  c.link.greet_anew(*publisher, me, c.peer());
+  run(100ms);  // long before the first request would be given up
+  EXPECT_EQ(c.of(t.info.stream)->cursor(), FileOffset{1000});
+}
+
 TEST_F(StreamEngineTest, WhatIsLearntOfAFileLaterIsTold) {
   begin(1);
   RecordingConsumer& c = consumer("c");

@@ -86,6 +86,17 @@ void MemoryControlLink::go_down() {
   consumer_->on_peer_down(source_id_, "the test cut the link");
 }
 
+void MemoryControlLink::greet_anew(ControlEvents& source, const wire::Peer& source_is, const wire::Peer& consumer_is) {
+  to_source_.clear();
+  to_consumer_.clear();
+  source_->on_peer_down(consumer_id_, "the test replaced the source");
+  source_ = &source;
+  consumer_id_ = next_peer_id();
+  source_id_ = next_peer_id();
+  source.on_peer_up(consumer_id_, consumer_is);
+  consumer_->on_peer_up(source_id_, source_is);
+}
+
 bool MemoryControlLink::send(std::deque<Message>& queue, std::span<const std::byte> header, const Frame& payload) {
   if (!up_ || chance_.with(faults.refuse)) return false;
   if (chance_.with(faults.drop)) return true;  // the sender does not notice

@@ -85,6 +85,8 @@ class MemoryControlLink {
   void come_up(ControlEvents& source, const wire::Peer& source_is, ControlEvents& consumer,
                const wire::Peer& consumer_is);
   void go_down();
+  /// The source is another process now, and greets before the consumer has noticed that the old one is gone.
+  void greet_anew(ControlEvents& source, const wire::Peer& source_is, const wire::Peer& consumer_is);
   bool up() const { return up_; }
 
   /// Hands over what is due; returns how many messages.
