@@ -40,6 +40,7 @@ struct StreamSubscriber::Assembly {
   RangeBuffer pending;
   GapDetector detector;
   FileOffset cursor_when_asked;
+  std::optional<MonoTime> postponed;  ///< since when a gap at the end is not counted, as it may be in our own queue
 
   Assembly(StreamId stream, Node* owner, PendingBudget& budget, const RepairTiming& timing)
       : id(stream), node(owner), pending(budget), detector(timing) {}

@@ -13,6 +13,7 @@ constexpr Duration kRepairTick = 5ms;
 constexpr Duration kOrphanLife = 10s;
 constexpr std::size_t kOrphanBytes = 4 * 1024 * 1024;
 constexpr Duration kListRetry = 2s;
+constexpr Duration kMaxPostponed = 2s;  // of a queue that is never empty
 constexpr std::size_t kCommitsPerMessage = 1024;
 
 }  // namespace
@@ -148,6 +149,7 @@ StreamReceiver::Delivery StreamSubscriber::deliver(Assembly& assembly, const wir
   counters_.duplicate_bytes += known;
   if (fetched) counters_.bytes_fetched += fresh.size();
   assembly.cursor = chunk.end();
+  assembly.postponed.reset();
   assembly.detector.progressed(now_);
   return Delivery::kTaken;
 }
@@ -230,6 +232,7 @@ void StreamSubscriber::repair(MonoTime now) {
           }
           settled(*flight);
         }
+        found->second->postponed.reset();
         detector.due(gap, now, 0);
       }
       it = suspects_.erase(it);
@@ -253,7 +256,11 @@ bool StreamSubscriber::is_small(ByteRange range) const { return range.bytes() <=
 std::optional<StreamSubscriber::Wanted> StreamSubscriber::look_at(Assembly& assembly, const Gap& gap, MonoTime now) {
   if (!assembly.node->peer || assembly.blocked) return std::nullopt;
   // What only a head tells of may be in our own queue still.
-  if (!gap.passed && !caught_up_) assembly.detector.progressed(now);
+  if (gap.passed || caught_up_) {
+    assembly.postponed.reset();
+  } else if (now - assembly.postponed.emplace(assembly.postponed.value_or(now)) < kMaxPostponed) {
+    assembly.detector.progressed(now);
+  }
   const auto before = assembly.detector.in_flight();
   const auto range = assembly.detector.due(gap, now, std::uniform_real_distribution<double>(0, 1)(random_));
   if (before && !assembly.detector.in_flight()) settled(*before);

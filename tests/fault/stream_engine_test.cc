@@ -326,6 +326,24 @@ TEST_F(StreamEngineTest, TheLossOfTheVeryLastChunkIsFound) {
   expect_everything_arrives();
 }
 
+TEST_F(StreamEngineTest, ItIsFoundEvenByAConsumerThatIsNeverThroughWithItsQueue) {
+  begin(1);
+  RecordingConsumer& c = consumer("c");
+  connect(c);
+  Truth& t = stream();
+  append(t, 1000);
+  run(1s);
+  c.inlet.faults = {.drop = 1};
+  append(t, 500);
+  run(10ms);
+  c.inlet.faults = {};
+  const auto news = broadcast_beacon({t.info.stream, {1500}, {1500}, false});
+  for (const MonoTime until = now + 4s; now < until; step()) {
+    for (int i = 0; i < 300; ++i) c.inlet.arrive(news, now);  // more than it takes in a turn
+  }
+  EXPECT_EQ(c.of(t.info.stream)->cursor(), FileOffset{1500});
+}
+
 TEST_F(StreamEngineTest, DamagedMessagesAreRejectedAndTheirBytesFetched) {
   begin(3);
   RecordingConsumer& c = consumer("c");
