@@ -78,6 +78,7 @@ Status MirrorSink::recover() {
   }
   for (const auto& [id, mirror] : mirrors_) {
     if (mirror.row.file == mirror.row.path || live_.contains(mirror.row.path)) continue;
+    if (is(S_IFDIR, mirror.row.path)) continue;
     const auto renamed = exists(mirror.row.file);
     if (!renamed) return tl::unexpected(renamed.error());
     const auto plain = exists(mirror.row.path);
@@ -120,6 +121,15 @@ Result<bool> MirrorSink::exists(const std::string& relative) {
   const auto parent = parent_of(relative, name);
   if (!parent) return tl::unexpected(parent.error());
   return ::faccessat(parent->get(), name.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/// There is something of this type (S_IF...) at a DIR-relative name; links are not followed.
+bool MirrorSink::is(mode_t type, const std::string& relative) {
+  std::string name;
+  const auto parent = parent_of(relative, name);
+  struct stat status {};
+  return parent && ::fstatat(parent->get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+         (status.st_mode & S_IFMT) == type;
 }
 
 Status MirrorSink::rename_file(const std::string& from, const std::string& to) {
@@ -167,6 +177,16 @@ Status MirrorSink::set_aside(const std::string& path) {
   return rename_file(path, aside);
 }
 
+/// Frees the names of the directories of `path`, where the source had a file before.
+Status MirrorSink::make_way_for_directories(const std::string& path) {
+  for (auto slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
+    const std::string directory = path.substr(0, slash);
+    if (!live_.contains(directory) && !is(S_IFREG, directory)) continue;
+    if (auto ok = make_way(directory); !ok) return ok;
+  }
+  return {};
+}
+
 /// The entry of a stream that is seen for the first time, with a name of its own.
 Status MirrorSink::enter(const StreamMeta& stream) {
   Mirror mirror;
@@ -175,8 +195,11 @@ Status MirrorSink::enter(const StreamMeta& stream) {
   mirror.row.sequence = stream.sequence;
   mirror.row.first_seen = stream.first_seen;
   mirror.row.file = mirror.row.path;
+  if (auto ok = make_way_for_directories(mirror.row.path); !ok) return ok;
   const auto live = live_.find(mirror.row.path);
-  const bool newest = live == live_.end() || mirrors_.at(live->second).row.sequence < stream.sequence;
+  // A directory stays: there are mirrors in it.
+  const bool newest = (live == live_.end() || mirrors_.at(live->second).row.sequence < stream.sequence) &&
+                      !is(S_IFDIR, mirror.row.path);
   if (newest) {
     if (auto ok = make_way(mirror.row.path); !ok) return ok;
   } else {

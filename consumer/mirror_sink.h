@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <list>
 #include <map>
 #include <set>
@@ -45,9 +47,11 @@ class MirrorSink final : public Sink {
   Result<int> descriptor(StreamId id, Mirror& mirror);
   Status enter(const StreamMeta& stream);
   Status make_way(const std::string& path);
+  Status make_way_for_directories(const std::string& path);
   Status move_mirror(StreamId id, Mirror& mirror, const std::string& to);
   Result<UniqueFd> parent_of(const std::string& relative, std::string& name);
   Result<bool> exists(const std::string& relative);
+  bool is(mode_t type, const std::string& relative);
   Status rename_file(const std::string& from, const std::string& to);
   void close(Mirror& mirror);
   enum class Condition : std::uint8_t { kGood, kCut, kGone, kReplaced };

@@ -202,6 +202,34 @@ TEST_F(MirrorSinkTest, ARenameThatFailsAtFirstDoesNotMixTwoStreams) {
   EXPECT_EQ(in("host/dir/a.log" + older(first)), "old and long");
 }
 
+TEST_F(MirrorSinkTest, AFileThatBecomesADirectoryMakesWay) {
+  const StreamMeta& file = stream(1, "/a");
+  const StreamMeta& below = stream(2, "/a/b/c");
+  receive(file, "old");
+  receive(below, "below");
+  ASSERT_TRUE(write(file, 3, " still growing"));
+  commit();
+  restart();
+  EXPECT_EQ(open(file).value(), FileOffset{17});
+  EXPECT_EQ(open(below).value(), FileOffset{5});
+  EXPECT_EQ(in("host/a" + older(file)), "old still growing");
+  EXPECT_EQ(in("host/a/b/c"), "below");
+}
+
+TEST_F(MirrorSinkTest, ADirectoryThatBecomesAFileStaysBesideIt) {
+  const StreamMeta& below = stream(1, "/a/b");
+  const StreamMeta& file = stream(2, "/a");
+  receive(below, "below");
+  receive(file, "file");
+  ASSERT_TRUE(write(below, 5, " still growing"));
+  commit();
+  restart();
+  EXPECT_EQ(open(below).value(), FileOffset{19});
+  EXPECT_EQ(open(file).value(), FileOffset{4});
+  EXPECT_EQ(in("host/a/b"), "below still growing");
+  EXPECT_EQ(in("host/a" + older(file)), "file");
+}
+
 TEST_F(MirrorSinkTest, AFileThatIsNoKnownMirrorIsKeptAside) {
   fs::create_directories(root + "/host");
   test::append(root + "/host/a.log", "somebody's");
