@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <utility>
 
 namespace fantail {
 namespace {
@@ -76,16 +77,22 @@ Status FileSink::open_output(const std::string& path, Output& output, bool known
 }
 
 FileSink::Outputs::iterator FileSink::add_output(const std::string& path) {
-  if (outputs_.size() >= kMaxOpen) {
-    const auto busy = [](const Output& o) {
-      return o.dirty || o.leaving || o.checkpointed != o.committed || o.file.waiting_bytes() > 0;
-    };
-    const auto oldest = std::min_element(outputs_.begin(), outputs_.end(), [&](const auto& a, const auto& b) {
-      return std::pair(busy(a.second), a.second.used) < std::pair(busy(b.second), b.second.used);
-    });
-    if (!busy(oldest->second)) drop_output(oldest);  // else all are, until the next checkpoint
-  }
+  make_room_for_outputs(1);
   return outputs_.emplace(path, Output{OutputFile(path, is_compressed_name(path) ? &frames_ : nullptr)}).first;
+}
+
+/// Drops those that were used longest ago and have nothing in memory. Others stay until the next checkpoint is stored.
+void FileSink::make_room_for_outputs(std::size_t count) {
+  if (outputs_.size() + count <= kMaxOpen) return;
+  std::vector<Outputs::iterator> idle;
+  for (auto each = outputs_.begin(); each != outputs_.end(); ++each) {
+    const Output& o = each->second;
+    const bool busy = o.dirty || o.leaving || o.checkpointed != o.committed || o.file.waiting_bytes() > 0;
+    if (!busy) idle.push_back(each);
+  }
+  std::sort(idle.begin(), idle.end(), [](const auto& a, const auto& b) { return a->second.used < b->second.used; });
+  idle.resize(std::min(idle.size(), outputs_.size() + count - kMaxOpen));
+  for (const auto& each : idle) drop_output(each);
 }
 
 /// Forgets an output without anything in memory; the store has its length.
@@ -163,6 +170,17 @@ Status FileSink::prepare_checkpoint() {
       if (auto ok = carry_over(path, output); !ok) return ok;
     }
   }
+  return open_directories();
+}
+
+/// The checkpoint makes their entries durable. One that is gone has none.
+Status FileSink::open_directories() {
+  directories_open_.clear();
+  for (const auto& directory : directories_) {
+    UniqueFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!fd && errno != ENOENT && errno != ENOTDIR) return fail_errno(errno, "directory " + directory);
+    if (fd) directories_open_.push_back(std::move(fd));
+  }
   return {};
 }
 
@@ -231,10 +249,7 @@ Checkpoint FileSink::checkpoint() {
     output.checkpointed = length;
     out.outputs.push_back(std::move(row));
   }
-  for (const auto& directory : directories_) {
-    UniqueFd fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (fd) out.files.push_back(std::move(fd));
-  }
+  for (auto& directory : std::exchange(directories_open_, {})) out.files.push_back(std::move(directory));
   directories_.clear();
   return out;
 }
@@ -248,6 +263,7 @@ void FileSink::stored() {
     }
   }
   (void)finish_leaving();  // flush() tries again, and tells
+  make_room_for_outputs(0);
 }
 
 /// Renames the files whose last checkpoint is stored, and lets the store forget them. Any moment is good for a crash.

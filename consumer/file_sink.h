@@ -69,6 +69,8 @@ class FileSink final : public LineSink {
   Status finish_leaving();
   Outputs::iterator add_output(const std::string& path);
   void drop_output(Outputs::iterator output);
+  void make_room_for_outputs(std::size_t count);
+  Status open_directories();
   Status save(std::vector<Checkpoint::Output> outputs) { return store_.save({{key_, {}, std::move(outputs)}}, {}); }
 
   PathTemplate path_;
@@ -78,7 +80,8 @@ class FileSink final : public LineSink {
   WallClock clock_;
   ZstdFrames frames_;
   Outputs outputs_;
-  std::set<std::string> directories_;  ///< with entries that are not durable yet
+  std::set<std::string> directories_;       ///< with entries that are not durable yet
+  std::vector<UniqueFd> directories_open_;  ///< of those, for the checkpoint that is being prepared
   log::Repeated rotation_log_;
   Output* current_ = nullptr;  ///< of the stream that make_room was called for last
   const StreamMeta* current_stream_ = nullptr;

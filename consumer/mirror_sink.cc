@@ -298,16 +298,30 @@ Status MirrorSink::lose(const StreamMeta& stream, ByteRange range, wire::LossRea
       ::ftruncate(*fd, static_cast<off_t>(range.to.raw)) != 0) {
     return fail_errno(errno, directory_ + "/" + mirror.row.file);
   }
-  UniqueFd list(::openat(root_.get(), ".losses.tsv", O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0644));
-  if (!list) return fail_errno(errno, directory_ + "/.losses.tsv");
   std::string line = to_iso8601(wall_now()) + "\t" + to_string(stream.stream) + "\t" + std::to_string(range.from.raw) +
                      "\t" + std::to_string(range.to.raw) + "\t" + std::string(wire::to_string(reason)) + "\t" +
                      mirror.row.file + "\n";
-  if (::write(list.get(), line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
-    return fail_errno(errno, directory_ + "/.losses.tsv");
-  }
+  if (auto ok = append_to_list(line); !ok) return ok;
   mirror.position = range.to;
   dirty_.insert(stream.stream);
+  return {};
+}
+
+/// All of the line, or nothing.
+Status MirrorSink::append_to_list(const std::string& line) {
+  UniqueFd list(::openat(root_.get(), ".losses.tsv", O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0644));
+  struct stat before {};
+  if (!list || ::fstat(list.get(), &before) != 0) return fail_errno(errno, directory_ + "/.losses.tsv");
+  for (std::size_t done = 0; done < line.size();) {
+    const ssize_t n = ::write(list.get(), line.data() + done, line.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      const int error = errno;
+      if (done > 0) (void)!::ftruncate(list.get(), before.st_size);
+      return fail_errno(error, directory_ + "/.losses.tsv");
+    }
+    done += static_cast<std::size_t>(n);
+  }
   return {};
 }
 

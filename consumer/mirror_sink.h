@@ -59,6 +59,7 @@ class MirrorSink final : public Sink {
   void spoil(StreamId id, Mirror& mirror, Condition how);
   Status set_aside(const std::string& path);
   Status keep_root();
+  Status append_to_list(const std::string& line);
 
   std::string directory_;
   std::string key_;

@@ -43,9 +43,10 @@ void SyncWorker::submit(Job job) {
 
 std::optional<Status> SyncWorker::take_result() {
   if (!busy_) return std::nullopt;
-  std::uint64_t count = 0;
-  if (::read(done_fd_.get(), &count, sizeof count) < 0) return std::nullopt;
   const std::lock_guard lock(mutex_);
+  if (!result_) return std::nullopt;
+  std::uint64_t count = 0;
+  (void)!::read(done_fd_.get(), &count, sizeof count);  // it only wakes the loop
   busy_ = false;
   return std::exchange(result_, std::nullopt);
 }

@@ -26,7 +26,8 @@ class SyncWorker {
   void submit(Job job);
   /// The outcome of the job under way, once there is one.
   std::optional<Status> take_result();
-  int fd() const { return done_fd_.get(); }  ///< readable when there is a result
+  /// Readable when there is a result; -1 when the system had no descriptor left, then the owner has to look.
+  int fd() const { return done_fd_.get(); }
 
  private:
   void run();

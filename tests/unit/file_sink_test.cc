@@ -32,6 +32,53 @@ class FullDisk {
   void (*before_)(int);
 };
 
+/// As long as it lives this process gets no more descriptors.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    ::getrlimit(RLIMIT_NOFILE, &limit_);
+    const rlimit none{0, limit_.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &none);
+  }
+  ~NoDescriptors() { ::setrlimit(RLIMIT_NOFILE, &limit_); }
+  NoDescriptors(const NoDescriptors&) = delete;
+  NoDescriptors& operator=(const NoDescriptors&) = delete;
+
+ private:
+  rlimit limit_{};
+};
+
+TEST_F(FileSinkTest, WithoutADescriptorForTheDirectoryThereIsNoCheckpointYet) {
+  const StreamMeta& a = stream(1);
+  open(a);
+  write(a, 0, "one\n");
+  ASSERT_TRUE(sink->flush({}));
+  {
+    const NoDescriptors none;
+    EXPECT_FALSE(sink->prepare_checkpoint());
+  }
+  EXPECT_EQ(take_checkpoint().files.size(), 2U) << "the file, and the directory with its entry";
+}
+
+TEST_F(FileSinkTest, NoMoreThan256FilesStayOpen) {
+  use("{topic}.log");
+  for (std::uint64_t n = 1; n <= 300; ++n) {
+    const StreamMeta& each = stream(n, "t" + std::to_string(n));
+    open(each);
+    ASSERT_TRUE(write(each, 0, "one\n"));
+  }
+  commit();
+  std::size_t descriptors = 0;
+  for (const auto& fd : fs::directory_iterator("/proc/self/fd")) {
+    std::error_code gone;
+    descriptors += fs::read_symlink(fd.path(), gone).string().ends_with(".log") ? 1 : 0;
+  }
+  EXPECT_LE(descriptors, 256U);
+  for (const auto& each : metas) ASSERT_TRUE(write(each, 4, "two\n"));
+  commit();
+  for (const auto& each : metas) ASSERT_EQ(in(each.topic + ".log"), "one\ntwo\n");
+}
+
 TEST_F(FileSinkTest, MergesStreamsByWholeLines) {
   const StreamMeta& a = stream(1);
   const StreamMeta& b = stream(2);
