@@ -87,8 +87,11 @@ Status CursorStore::load() {
     id_ = random_id<NodeId>();
     auto put = database_.prepare("INSERT INTO meta VALUES (?, ?)");
     if (!put) return tl::unexpected(put.error());
+    auto transaction = database_.begin(Database::Durability::kPowerLoss);
+    if (!transaction) return tl::unexpected(transaction.error());
     if (auto ok = put->bind(1, "schema").bind(2, kSchemaVersion).run(); !ok) return ok;
-    return put->bind(1, "consumer").bind(2, to_string(id_)).run();
+    if (auto ok = put->bind(1, "consumer").bind(2, to_string(id_)).run(); !ok) return ok;
+    return transaction->commit();
   }
   if (meta["schema"] != kSchemaVersion) {
     return fail(ErrorCode::kUnsupported, "cursor store: schema version '" + meta["schema"] + "' is not version " +

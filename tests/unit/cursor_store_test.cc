@@ -149,6 +149,42 @@ TEST_F(CursorStoreTest, ADamagedFileIsSetAsideAndAFreshOneBegun) {
   EXPECT_EQ(store->cursor("s", kStream), std::nullopt);
 }
 
+TEST_F(CursorStoreTest, AStoreWithOtherTablesIsSetAside) {
+  store.reset();
+  ASSERT_TRUE(
+      Database::open(scratch / "cursors.db")->execute("DROP TABLE mirrors; CREATE TABLE mirrors (sink TEXT NOT NULL)"));
+  reopen();
+  ASSERT_FALSE(error) << error->context;
+  EXPECT_NE(set_aside, "");
+}
+
+TEST_F(CursorStoreTest, AStoreThatCannotBeReadNowIsLeftAlone) {
+  store.reset();
+  ASSERT_TRUE(
+      Database::open(scratch / "cursors.db")
+          ->execute("DROP TABLE mirrors; CREATE VIEW mirrors AS SELECT missing() AS sink, 1 AS stream, 1 AS path,"
+                    "1 AS file, 1 AS sequence, 1 AS first_seen"));
+  reopen();
+  ASSERT_TRUE(error);
+  EXPECT_NE(error->code, ErrorCode::kCorrupt);
+  EXPECT_EQ(set_aside, "");
+}
+
+TEST_F(CursorStoreTest, ABeginningThatFailedIsBegunAgain) {
+  store.reset();
+  std::filesystem::remove(scratch / "cursors.db");
+  ASSERT_TRUE(Database::open(scratch / "cursors.db")
+                  ->execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
+                            "CREATE TRIGGER full BEFORE INSERT ON meta WHEN NEW.key = 'consumer' BEGIN "
+                            "SELECT RAISE(ABORT, 'full'); END"));
+  reopen();
+  ASSERT_TRUE(error);
+  ASSERT_TRUE(Database::open(scratch / "cursors.db")->execute("DROP TRIGGER full"));
+  reopen();
+  ASSERT_FALSE(error) << error->context;
+  EXPECT_EQ(set_aside, "");
+}
+
 TEST_F(CursorStoreTest, AnotherSchemaVersionIsRefusedAndLeftAlone) {
   store.reset();
   ASSERT_TRUE(Database::open(scratch / "cursors.db")->execute("UPDATE meta SET value='99' WHERE key='schema'"));
