@@ -20,6 +20,7 @@ constexpr Duration kRetryLastSync = 100ms;
 Consumer::Sync Consumer::begin_sync() {
   if (!store_) return Sync::kNothingToDo;
   if (worker_.busy() || storing_) return Sync::kNotNow;
+  if (!record_losses()) return Sync::kNotNow;  // before any cursor behind them
   for (const auto& sink : sinks_) {
     if (auto ok = sink->prepare_checkpoint(); !ok) {
       blocked_by(ok.error());
@@ -55,6 +56,22 @@ Consumer::Sync Consumer::begin_sync() {
   syncing_sequences_ = std::exchange(known_sequences_, {});
   worker_.submit(std::move(job));
   return Sync::kBegun;
+}
+
+/// False: not now; tried again before the next checkpoint.
+bool Consumer::record_losses() {
+  while (!unrecorded_.empty()) {
+    const CursorStore::Loss& loss = unrecorded_.back();
+    if (auto ok = store_->record_loss(loss); !ok) {
+      if (const auto n = blocked_log_.occurred(mono_now())) {
+        log::error("cannot record a loss, waiting for it to become possible",
+                   {{"stream", loss.stream.stream}, {"error", ok.error()}, {"count", *n}});
+      }
+      return false;
+    }
+    unrecorded_.pop_back();
+  }
+  return true;
 }
 
 /// When the worker is done: goes on to store the cursors. False while it is not done.

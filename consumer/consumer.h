@@ -62,6 +62,7 @@ class Consumer final : public StreamReceiver {
   void cycle(MonoTime now);
   enum class Sync : std::uint8_t { kBegun, kNothingToDo, kNotNow };
   Sync begin_sync();
+  bool record_losses();
   bool finish_sync();
   bool store_checkpoint();
   bool settle_all(Duration limit);
@@ -92,6 +93,7 @@ class Consumer final : public StreamReceiver {
   std::map<NodeId, std::uint64_t> known_sequences_;
   std::map<NodeId, std::uint64_t> syncing_sequences_;  ///< stored with `syncing_`, never before the starts in it
   std::vector<StreamId> begun_;                        ///< opened without a stored cursor, its start is not stored yet
+  std::vector<CursorStore::Loss> unrecorded_;          ///< losses that the store does not have yet
   std::set<StreamId> waiting_;                         ///< entries with something that a sink did not take
   std::optional<MonoTime> retry_at_;                   ///< blocked until then
   log::Repeated blocked_log_;

@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS losses (
   time INTEGER NOT NULL, stream TEXT NOT NULL, node TEXT NOT NULL, topic TEXT NOT NULL, path TEXT NOT NULL,
   start INTEGER NOT NULL, stop INTEGER NOT NULL, reason TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS losses_by_stream ON losses (stream, start);
 )sql";
 
 }  // namespace
@@ -262,7 +263,10 @@ Result<bool> CursorStore::streams_of(NodeId node, std::uint64_t after,
 }
 
 Status CursorStore::record_loss(const Loss& loss) {
-  auto row = database_.prepare("INSERT INTO losses VALUES (?,?,?,?,?,?,?,?)");
+  // No unique index: stores of before may have some of them twice.
+  auto row = database_.prepare(
+      "INSERT INTO losses SELECT ?1,?2,?3,?4,?5,?6,?7,?8 "
+      "WHERE NOT EXISTS (SELECT 1 FROM losses WHERE stream = ?2 AND start = ?6 AND stop = ?7)");
   if (!row) return tl::unexpected(row.error());
   auto transaction = database_.begin(Database::Durability::kPowerLoss);
   if (!transaction) return tl::unexpected(transaction.error());

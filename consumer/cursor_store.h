@@ -71,6 +71,7 @@ class CursorStore {
     ByteRange range;
     wire::LossReason reason;
   };
+  /// One that is recorded already, before a crash, is not recorded again.
   Status record_loss(const Loss& loss);
 
  private:

@@ -123,9 +123,8 @@ StreamReceiver::Delivery Consumer::on_data(StreamId stream, FileOffset offset, s
 void Consumer::on_loss(StreamId stream, ByteRange range, wire::LossReason reason) {
   Entry& entry = *entries_.at(stream);
   if (store_) {
-    if (auto ok = store_->record_loss({entry.meta, range, reason}); !ok) {
-      log::error("cannot record a loss", {{"stream", stream}, {"error", ok.error()}});
-    }
+    unrecorded_.push_back({entry.meta, range, reason});
+    record_losses();
   }
   entry.losses.push_back({range, reason});
   if (auto ok = catch_up(entry); !ok) blocked_by(ok.error());

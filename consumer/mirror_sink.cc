@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 
 #include "common/base/digest.h"
 #include "common/base/log.h"
@@ -298,12 +299,34 @@ Status MirrorSink::lose(const StreamMeta& stream, ByteRange range, wire::LossRea
       ::ftruncate(*fd, static_cast<off_t>(range.to.raw)) != 0) {
     return fail_errno(errno, directory_ + "/" + mirror.row.file);
   }
-  std::string line = to_iso8601(wall_now()) + "\t" + to_string(stream.stream) + "\t" + std::to_string(range.from.raw) +
-                     "\t" + std::to_string(range.to.raw) + "\t" + std::string(wire::to_string(reason)) + "\t" +
-                     mirror.row.file + "\n";
-  if (auto ok = append_to_list(line); !ok) return ok;
+  if (auto ok = read_list(); !ok) return ok;
+  const std::string what =
+      to_string(stream.stream) + "\t" + std::to_string(range.from.raw) + "\t" + std::to_string(range.to.raw);
+  if (!listed_->contains(what)) {
+    const std::string line = to_iso8601(wall_now()) + "\t" + what + "\t" + std::string(wire::to_string(reason)) + "\t" +
+                             mirror.row.file + "\n";
+    if (auto ok = append_to_list(line); !ok) return ok;
+    listed_->insert(what);
+  }
   mirror.position = range.to;
   dirty_.insert(stream.stream);
+  return {};
+}
+
+/// Which losses the list has: those of before a crash are told again.
+Status MirrorSink::read_list() {
+  if (listed_) return {};
+  std::ifstream list(directory_ + "/.losses.tsv");
+  std::set<std::string> listed;
+  for (std::string line; std::getline(list, line);) {
+    // time, stream, from, to, reason, file
+    const auto begin = line.find('\t');
+    auto end = begin;
+    for (int field = 0; field < 3 && end != std::string::npos; ++field) end = line.find('\t', end + 1);
+    if (end != std::string::npos) listed.insert(line.substr(begin + 1, end - begin - 1));
+  }
+  if (list.bad()) return fail(ErrorCode::kIo, directory_ + "/.losses.tsv: cannot be read");
+  listed_ = std::move(listed);
   return {};
 }
 

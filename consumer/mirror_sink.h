@@ -4,6 +4,7 @@
 
 #include <list>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -60,17 +61,19 @@ class MirrorSink final : public Sink {
   Status set_aside(const std::string& path);
   Status keep_root();
   Status append_to_list(const std::string& line);
+  Status read_list();
 
   std::string directory_;
   std::string key_;
   UniqueFd root_;
   CursorStore& store_;
   std::unordered_map<StreamId, Mirror> mirrors_;
-  std::map<std::string, StreamId> live_;  ///< path → the stream that has the plain name
-  std::list<StreamId> recent_;            ///< open descriptors, latest first
-  std::set<StreamId> dirty_;              ///< written since the last checkpoint
-  std::vector<UniqueFd> closed_dirty_;    ///< of those, descriptors that had to make room
-  std::vector<StreamId> spoilt_;          ///< by somebody else, and not told yet
+  std::map<std::string, StreamId> live_;         ///< path → the stream that has the plain name
+  std::list<StreamId> recent_;                   ///< open descriptors, latest first
+  std::optional<std::set<std::string>> listed_;  ///< losses in .losses.tsv, read when there is one to add
+  std::set<StreamId> dirty_;                     ///< written since the last checkpoint
+  std::vector<UniqueFd> closed_dirty_;           ///< of those, descriptors that had to make room
+  std::vector<StreamId> spoilt_;                 ///< by somebody else, and not told yet
   bool names_changed_ = false;
 };
 

@@ -129,6 +129,7 @@ TEST_F(CursorStoreTest, LossesAreKept) {
   meta.node_name = "host";
   meta.path = "/log/a";
   ASSERT_TRUE(store->record_loss({meta, {{10}, {20}}, wire::LossReason::kDeleted}));
+  ASSERT_TRUE(store->record_loss({meta, {{10}, {20}}, wire::LossReason::kDeleted})) << "told again after a crash";
   store.reset();
   auto database = Database::open(scratch / "cursors.db");
   auto rows = database->prepare("SELECT start, stop, path FROM losses");
@@ -136,6 +137,7 @@ TEST_F(CursorStoreTest, LossesAreKept) {
   EXPECT_EQ(rows->integer(0), 10);
   EXPECT_EQ(rows->integer(1), 20);
   EXPECT_EQ(rows->text(2), "/log/a");
+  EXPECT_FALSE(rows->step().value());
 }
 
 TEST_F(CursorStoreTest, ADamagedFileIsSetAsideAndAFreshOneBegun) {

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <list>
 
@@ -276,6 +277,21 @@ TEST_F(MirrorSinkTest, ALossIsAHoleAndALineInTheList) {
   ASSERT_TRUE(write(a, 6, "two"));
   EXPECT_EQ(in("host/a.log"), std::string("one\0\0\0two", 9));
   EXPECT_THAT(in(".losses.tsv"), AllOf(HasSubstr(to_string(a.stream) + "\t3\t6\t"), HasSubstr("host/a.log")));
+}
+
+TEST_F(MirrorSinkTest, ALossThatIsToldAgainAfterACrashIsListedOnce) {
+  const StreamMeta& a = stream(1, "/a.log");
+  receive(a, "one");
+  commit();
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(sink->lose(a, {{3}, {6}}, wire::LossReason::kDeleted));
+    const std::string list = in(".losses.tsv");
+    EXPECT_EQ(std::count(list.begin(), list.end(), '\n'), 1);
+    restart();
+    EXPECT_EQ(open(a).value(), FileOffset{3});
+  }
+  ASSERT_TRUE(sink->lose(a, {{3}, {7}}, wire::LossReason::kDeleted));
+  EXPECT_THAT(in(".losses.tsv"), HasSubstr("\t3\t7\t"));
 }
 
 TEST_F(MirrorSinkTest, ACheckpointTellsWhatMovedOnce) {
