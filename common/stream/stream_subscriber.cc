@@ -184,7 +184,7 @@ void StreamSubscriber::rewind(StreamId stream, FileOffset to) {
   const auto found = streams_.find(stream);
   if (found == streams_.end() || to >= found->second->cursor) return;
   Assembly& assembly = *found->second;
-  if (const auto flight = assembly.detector.in_flight()) in_flight_bytes_ -= flight->range.bytes();
+  if (const auto flight = assembly.detector.in_flight()) settled(*flight);
   assembly.detector.abandoned();
   assembly.passed = std::max(assembly.passed, assembly.cursor);
   assembly.cursor = to;
