@@ -11,8 +11,8 @@
 
 namespace fantail {
 
-/// Cuts one stream into lines. Holds the unfinished last line, at most `max_line_bytes` of it; a longer line is handed
-/// out in pieces.
+/// Cuts one stream into lines. A line longer than `max_line_bytes` is handed out in pieces of that size, each as a
+/// line; so at most that much of an unfinished line is held. What is fed at once must not be longer.
 class LineAssembler {
  public:
   explicit LineAssembler(FileOffset start, std::size_t max_line_bytes = 1024 * 1024)
@@ -35,11 +35,11 @@ class LineAssembler {
         return;
       }
       const auto length = static_cast<std::size_t>(static_cast<const char*>(newline) - rest.data());
-      if (partial_.empty()) {
+      if (partial_.empty() && length <= max_line_bytes_) {
         line(done_, rest.substr(0, length));
         done_ = done_ + length + 1;
       } else {
-        partial_ += rest.substr(0, length);
+        keep(rest.substr(0, length), now, line);
         line(done_, std::string_view(partial_));
         done_ = done_ + partial_.size() + 1;
         partial_.clear();
@@ -54,12 +54,17 @@ class LineAssembler {
   void feed_runs(std::span<const std::byte> bytes, MonoTime now, const Run& run) {
     std::string_view text = as_text(bytes);
     const void* newline = ::memrchr(text.data(), '\n', text.size());
-    if (newline == nullptr) {
-      keep(text, now, [&](FileOffset, std::string_view piece) {
-        run(piece);
-        run("\n");
-      });
-      return;
+    const auto as_line = [&](FileOffset, std::string_view piece) {
+      run(piece);
+      run("\n");
+    };
+    if (newline == nullptr) return keep(text, now, as_line);
+    if (partial_.size() + text.size() > max_line_bytes_) {  // then the line that began before may be too long
+      const auto rest_of_line = text.substr(0, text.find('\n'));
+      if (partial_.size() + rest_of_line.size() > max_line_bytes_) {
+        keep(rest_of_line, now, as_line);
+        text.remove_prefix(rest_of_line.size());
+      }
     }
     const auto length = static_cast<std::size_t>(static_cast<const char*>(newline) - text.data()) + 1;
     if (!partial_.empty()) run(std::string_view(partial_));

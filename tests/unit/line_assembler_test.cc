@@ -97,5 +97,37 @@ TEST_F(LineAssemblerTest, HoweverTheTextIsCutTheLinesAreTheSame) {
   }
 }
 
+TEST_F(LineAssemblerTest, NoLineIsLongerThanTheLimitHoweverTheTextIsCut) {
+  constexpr std::size_t kLimit = 100;
+  for (const std::uint64_t seed : test::seeds(200)) {
+    SCOPED_TRACE(test::replay(seed));
+    test::Chance chance(seed);
+    std::string text;
+    std::string expected;  // what is too long, cut at the limit
+    while (text.size() < 3000) {
+      const std::string line(chance.between(std::size_t{0}, 3 * kLimit), static_cast<char>('a' + text.size() % 26));
+      text += line + "\n";
+      for (std::size_t at = 0; at < line.size() || at == 0; at += kLimit) expected += line.substr(at, kLimit) + "\n";
+    }
+    LineAssembler lines(FileOffset{}, kLimit);
+    LineAssembler runs(FileOffset{}, kLimit);
+    std::string got;
+    std::string raw;
+    for (std::size_t at = 0; at < text.size();) {
+      const std::string_view piece = std::string_view(text).substr(at, chance.between(std::size_t{1}, kLimit));
+      lines.feed(as_bytes(piece), MonoTime{}, [&](FileOffset, std::string_view line) {
+        EXPECT_LE(line.size(), kLimit);
+        got += std::string(line) + "\n";
+      });
+      runs.feed_runs(as_bytes(piece), MonoTime{}, [&](std::string_view run) { raw += run; });
+      EXPECT_EQ(lines.done(), runs.done());
+      at += piece.size();
+    }
+    EXPECT_EQ(lines.done().raw, text.size());
+    EXPECT_EQ(got, expected);
+    EXPECT_EQ(raw, expected);
+  }
+}
+
 }  // namespace
 }  // namespace fantail
