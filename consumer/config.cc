@@ -76,9 +76,7 @@ void ConsumerConfig::describe(OptionSet& options) {
   options.list("endpoint", endpoints, "ADDR",
                "tcp or ipc: listen here (default tcp://127.0.0.1:5550, unless --connect is given)", false);
   options.list("connect", connect, "ADDR", "tcp or ipc: a producer that was started with --bind");
-  options.text("interface", interface, "NAME|ADDR", "epgm: the network interface");
-  options.text("group", group, "ADDR", "epgm: the multicast group");
-  options.number("port", port, 1, 65535, "N", "epgm: the UDP port; tcp: the port of the default endpoint");
+  multicast.describe(options, "tcp: the port of the default endpoint");
   options.text("control", control, "ADDR", "where to listen for control links (default: data port + 1)");
   options.group("Repair and state");
   options.milliseconds("repair-after", repair_after,
@@ -141,11 +139,7 @@ std::vector<std::string> ConsumerConfig::problems() const {
     if (!endpoints.empty() || !connect.empty()) {
       out.emplace_back("--endpoint and --connect go with --transport tcp; on epgm use --interface, --group and --port");
     }
-    const auto address = resolve_interface(interface);
-    if (!address) out.push_back("--interface: " + address.error().context);
-    if (const auto group_ok = epgm_address(address.value_or("127.0.0.1"), group, port); !group_ok) {
-      out.push_back("--group: " + group_ok.error().context);
-    }
+    for (auto& problem : multicast.problems()) out.push_back(std::move(problem));
   }
   return out;
 }
@@ -164,7 +158,8 @@ std::vector<ConsumerConfig::Output> ConsumerConfig::sinks() const {
 std::vector<Endpoint> ConsumerConfig::bind_endpoints() const {
   std::vector<Endpoint> out;
   if (epgm()) return out;
-  if (endpoints.empty() && connect.empty()) out.push_back(Endpoint{Endpoint::Scheme::kTcp, "127.0.0.1", port});
+  if (endpoints.empty() && connect.empty())
+    out.push_back(Endpoint{Endpoint::Scheme::kTcp, "127.0.0.1", multicast.port});
   for (const auto& text : endpoints) {
     if (auto endpoint = parse_endpoint(text)) out.push_back(*endpoint);
   }
@@ -189,11 +184,9 @@ bool ConsumerConfig::durable() const {
          std::any_of(all.begin(), all.end(), [](const Output& o) { return o.kind != Output::Kind::kStdout; });
 }
 
-Result<EpgmConfig> ConsumerConfig::multicast() const {
+Result<EpgmConfig> ConsumerConfig::epgm_config() const {
   EpgmConfig out;
-  const auto local = resolve_interface(interface);
-  if (!local) return tl::unexpected(local.error());
-  const auto address = epgm_address(*local, group, port);
+  const auto address = multicast.address();
   if (!address) return tl::unexpected(address.error());
   out.address = *address;
   // Only sizes the receive window (rate x time): room for the fastest publisher there can be.

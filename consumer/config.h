@@ -10,6 +10,7 @@
 #include "common/stream/stream_subscriber.h"
 #include "common/transport/endpoint.h"
 #include "common/transport/epgm.h"
+#include "common/transport/multicast_options.h"
 #include "consumer/record_format.h"
 #include "consumer/rotation.h"
 
@@ -21,9 +22,7 @@ struct ConsumerConfig {
   std::vector<std::string> endpoints;  ///< to bind; empty, and no connect: the default
   std::vector<std::string> connect;
   std::string control;
-  std::string interface = "127.0.0.1";
-  std::string group = "239.192.0.1";
-  std::uint16_t port = 5550;
+  MulticastOptions multicast;
 
   std::vector<std::string> topics;
   std::string from = "beginning";
@@ -57,7 +56,7 @@ struct ConsumerConfig {
   Interest interest() const;
   std::vector<std::string> subscriptions() const;
   SubscriberConfig subscriber(bool durable) const;
-  Result<EpgmConfig> multicast() const;  ///< the interface may have gone since
+  Result<EpgmConfig> epgm_config() const;  ///< the interface may have gone since
   /// Cursors are kept and commits are made.
   bool durable() const;
 };

@@ -6,6 +6,7 @@
 #include <array>
 #include <filesystem>
 
+#include "common/base/program.h"
 #include "common/base/version.h"
 #include "consumer/entry.h"
 #include "consumer/file_sink.h"
@@ -23,12 +24,6 @@ constexpr Duration kLastSync = 30s;        // on the way out
 constexpr Duration kLongestWait = 1s;
 constexpr Duration kTalkSpacing = 2ms;  // lines that come one by one: control links are not looked at for each
 constexpr Duration kWatchInterval = 250ms;
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  ::gethostname(name.data(), name.size() - 1);
-  return name[0] == '\0' ? "localhost" : name.data();
-}
 
 }  // namespace
 
@@ -112,14 +107,14 @@ Status Consumer::connect() {
   if (!control) return tl::unexpected(control.error());
   control_ = std::move(*control);
   if (config_.epgm()) {
-    const auto multicast = config_.multicast();
+    const auto multicast = config_.epgm_config();
     if (!multicast) return tl::unexpected(multicast.error());
     auto socket = EpgmSubscriber::open(context_, *multicast, kMulticastQueueMessages, config_.subscriptions());
     if (!socket) return tl::unexpected(socket.error());
     multicast_ = std::move(*socket);
     inlet_ = multicast_.get();
     log::info("listening", {{"endpoint", multicast->address}});
-    if (!config_.interface.starts_with("127.") && config_.interface != "lo") {
+    if (!config_.multicast.local().value_or("").starts_with("127.")) {
       log::warn("multicast is not encrypted: anybody on the network can send and read",
                 {{"endpoint", multicast->address}});
     }

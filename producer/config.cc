@@ -56,9 +56,7 @@ void ProducerConfig::describe(OptionSet& options) {
   options.choice("transport", transport, {"tcp", "epgm"}, "how broadcasts travel");
   options.list("endpoint", endpoints, "ADDR", "tcp or ipc: where a consumer listens (default tcp://127.0.0.1:5550)");
   options.flag("bind", bind, "listen on --endpoint instead, then one; consumers connect with --connect");
-  options.text("interface", interface, "NAME|ADDR", "epgm: the network interface");
-  options.text("group", group, "ADDR", "epgm: the multicast group");
-  options.number("port", port, 1, 65535, "N", "epgm: the UDP port; tcp: the port of the default endpoint");
+  multicast.describe(options, "tcp: the port of the default endpoint");
   options.text("control", control, "ADDR", "address of the control link (default: data port + 1; epgm: any free port)");
   options.text("advertise", advertise, "ADDR",
                "epgm: control address told to consumers, where it differs from the bound one");
@@ -113,11 +111,7 @@ std::vector<std::string> ProducerConfig::problems() const {
     if (!endpoints.empty())
       out.emplace_back("--endpoint goes with --transport tcp; on epgm use --interface, --group and --port");
     if (bind) out.emplace_back("--bind goes with --transport tcp; on epgm everybody joins the group");
-    const auto address = resolve_interface(interface);
-    if (!address) out.push_back("--interface: " + address.error().context);
-    if (const auto group_ok = epgm_address(address.value_or("127.0.0.1"), group, port); !group_ok) {
-      out.push_back("--group: " + group_ok.error().context);
-    }
+    for (auto& problem : multicast.problems()) out.push_back(std::move(problem));
     return out;
   }
   if (!advertise.empty()) {
@@ -161,7 +155,7 @@ std::vector<Glob> ProducerConfig::excludes() const {
 }
 
 std::vector<Endpoint> ProducerConfig::data_endpoints() const {
-  if (endpoints.empty()) return {Endpoint{Endpoint::Scheme::kTcp, "127.0.0.1", port}};
+  if (endpoints.empty()) return {Endpoint{Endpoint::Scheme::kTcp, "127.0.0.1", multicast.port}};
   std::vector<Endpoint> out;
   for (const auto& text : endpoints) {
     if (auto endpoint = parse_endpoint(text)) out.push_back(*endpoint);
@@ -181,11 +175,11 @@ BroadcastConfig ProducerConfig::broadcast() const {
   return out;
 }
 
-Result<EpgmConfig> ProducerConfig::multicast() const {
+Result<EpgmConfig> ProducerConfig::epgm_config() const {
   EpgmConfig out;
-  const auto local = resolve_interface(interface);
+  const auto local = multicast.local();
   if (!local) return tl::unexpected(local.error());
-  const auto address = epgm_address(*local, group, port);
+  const auto address = multicast.address();
   if (!address) return tl::unexpected(address.error());
   out.address = *address;
   out.send_tpdu = multicast_packet_bytes(*local, out.receive_tpdu);

@@ -9,6 +9,7 @@
 #include "common/stream/broadcaster.h"
 #include "common/transport/endpoint.h"
 #include "common/transport/epgm.h"
+#include "common/transport/multicast_options.h"
 #include "producer/discovery.h"
 #include "producer/tailer.h"
 
@@ -28,9 +29,7 @@ struct ProducerConfig {
   bool bind = false;
   std::string control;  ///< empty: next to the data endpoint
   std::string advertise;
-  std::string interface = "127.0.0.1";
-  std::string group = "239.192.0.1";
-  std::uint16_t port = 5550;
+  MulticastOptions multicast;
   std::string node;       ///< empty: the host name
   std::string state_dir;  ///< empty: the default of the system
 
@@ -53,11 +52,10 @@ struct ProducerConfig {
   std::vector<Glob> excludes() const;
   std::vector<Endpoint> data_endpoints() const;
   BroadcastConfig broadcast() const;
-  Result<EpgmConfig> multicast() const;  ///< the interface may have gone since
+  Result<EpgmConfig> epgm_config() const;  ///< the interface may have gone since
   TailerConfig tailer() const;
 };
 
 inline constexpr const char* kDefaultTopic = "files";
-inline constexpr std::uint16_t kDefaultPort = 5550;
 
 }  // namespace fantail

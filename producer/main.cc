@@ -1,10 +1,4 @@
-#include <malloc.h>
-
-#include <cstdio>
-
-#include "common/base/log.h"
-#include "common/base/options.h"
-#include "common/base/signals.h"
+#include "common/base/program.h"
 #include "producer/config.h"
 #include "producer/producer.h"
 
@@ -14,30 +8,5 @@ int main(int argc, char** argv) {
   OptionSet options("fantail-producer", "fantail-producer [options] [TOPIC=]GLOB...",
                     "Tails files and broadcasts their bytes to consumers. Nothing is lost while the file exists.");
   config.describe(options);
-  switch (options.parse(argc, argv, [&] { return config.problems(); })) {
-    case OptionSet::Outcome::kExitOk: return 0;
-    case OptionSet::Outcome::kUsageError: return 2;
-    case OptionSet::Outcome::kRun: break;
-  }
-  if (options.check_only()) {
-    std::puts("fantail-producer: configuration is in order");
-    return 0;
-  }
-  log::set_up(config.log_level);
-  // Chunk-sized blocks stay in the heap instead of being mapped and unmapped each time.
-  mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024);
-  mallopt(M_TRIM_THRESHOLD, 8 * 1024 * 1024);
-
-  auto signals = StopSignals::block();
-  if (!signals) {
-    log::error("cannot start", {{"error", signals.error()}});
-    return 1;
-  }
-  auto producer = Producer::open(config);
-  if (!producer) {
-    log::say("fantail-producer: " + producer.error().context);
-    const auto code = producer.error().code;
-    return code == ErrorCode::kInvalid || code == ErrorCode::kBusy ? 2 : 1;
-  }
-  return (*producer)->run(*signals);
+  return run_program<Producer>(argc, argv, "fantail-producer", options, config);
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <ctime>
 
+#include "common/base/program.h"
 #include "common/base/version.h"
 
 namespace fantail {
@@ -20,12 +21,6 @@ constexpr Duration kLongestWait = 1s;
 constexpr Duration kTurnSpacing = 280us;
 constexpr std::uint64_t kLittleBytes = 64 * 1024;
 constexpr Duration kTalkSpacing = 2ms;
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  ::gethostname(name.data(), name.size() - 1);
-  return name[0] == '\0' ? "localhost" : name.data();
-}
 
 void tell(const Registry::Opening& opening, NodeId node) {
   if (opening.lost && opening.new_node) {
@@ -89,9 +84,9 @@ BroadcastPort& Producer::broadcast() {
 
 /// Everybody joins the group; the control link is at a port of ours that beacons tell.
 Status Producer::connect_epgm() {
-  const auto local = resolve_interface(config_.interface);
+  const auto local = config_.multicast.local();
   if (!local) return tl::unexpected(local.error());
-  const auto group = config_.multicast();
+  const auto group = config_.epgm_config();
   if (!group) return tl::unexpected(group.error());
   auto multicast = EpgmPublisher::open(context_, *group, kQueueMessages);
   if (!multicast) return tl::unexpected(multicast.error());

@@ -41,8 +41,8 @@ TEST(ConsumerConfigTest, AControlAddressWhereNobodyConnectsIsRefused) {
 TEST(ConsumerConfigTest, AnInterfaceThatWentAwayIsAnErrorAndNoMore) {
   ConsumerConfig config;
   config.transport = "epgm";
-  config.interface = "nosuch0";
-  const auto multicast = config.multicast();
+  config.multicast.interface = "nosuch0";
+  const auto multicast = config.epgm_config();
   ASSERT_FALSE(multicast);
   EXPECT_THAT(multicast.error().context, HasSubstr("nosuch0"));
 }

@@ -58,8 +58,8 @@ TEST_F(ProducerConfigTest, OnEpgmConsumersMustBeAbleToConnect) {
 
 TEST_F(ProducerConfigTest, AnInterfaceThatWentAwayIsAnErrorAndNoMore) {
   config.transport = "epgm";
-  config.interface = "nosuch0";
-  const auto multicast = config.multicast();
+  config.multicast.interface = "nosuch0";
+  const auto multicast = config.epgm_config();
   ASSERT_FALSE(multicast);
   EXPECT_THAT(multicast.error().context, HasSubstr("nosuch0"));
 }

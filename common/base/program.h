@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdio>
+#include <optional>
+#include <string>
+
+#include "common/base/log.h"
+#include "common/base/options.h"
+#include "common/base/result.h"
+#include "common/base/signals.h"
+
+namespace fantail {
+
+/// Exit codes of every program. Commands that ask something (fantail-state get) have their own from 1 on.
+enum ExitCode : int {
+  kExitOk = 0,
+  kExitFailure = 1,  ///< of the world, at run time
+  kExitUsage = 2,    ///< flags, configuration, or something they name is in use
+  kExitLoss = 3,     ///< finished, but losses were recorded
+};
+
+/// The exit code of a program that could not start.
+int exit_code_of(const Error& error);
+
+/// The name of this host, "localhost" if it has none.
+std::string host_name();
+
+/// Allocator settings for programs that move chunks: these stay in the heap instead of being mapped and unmapped each
+/// time. Before the first thread.
+void keep_chunks_in_heap();
+
+/// main() of a program that runs until it is told to stop: reads `options` into `config`, answers --help, --check and
+/// the like, sets up the log and the signals, opens the program, runs it. Config has problems() and log_level;
+/// Program::open(config) gives a Result<std::unique_ptr<Program>>, and run(StopSignals&) the exit code.
+template <class Program, class Config>
+int run_program(int argc, const char* const* argv, const char* name, OptionSet& options, const Config& config) {
+  switch (options.parse(argc, argv, [&] { return config.problems(); })) {
+    case OptionSet::Outcome::kExitOk: return kExitOk;
+    case OptionSet::Outcome::kUsageError: return kExitUsage;
+    case OptionSet::Outcome::kRun: break;
+  }
+  if (options.check_only()) {
+    std::printf("%s: configuration is in order\n", name);
+    return kExitOk;
+  }
+  log::set_up(config.log_level);
+  keep_chunks_in_heap();
+  auto signals = StopSignals::block();
+  if (!signals) {
+    log::error("cannot start", {{"error", signals.error()}});
+    return kExitFailure;
+  }
+  auto program = Program::open(config);
+  if (!program) {
+    log::say(std::string(name) + ": " + program.error().context);
+    return exit_code_of(program.error());
+  }
+  return (*program)->run(*signals);
+}
+
+}  // namespace fantail
