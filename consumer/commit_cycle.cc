@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "consumer/entry.h"
@@ -129,8 +130,9 @@ void Consumer::cycle(MonoTime now) {
   begin_sync();
 }
 
-/// On the way out: everything that was taken gets durable and committed. False: not within `limit`.
-bool Consumer::settle_all(Duration limit) {
+/// On the way out: everything that was taken gets durable and committed. False: not within `limit`, or not before
+/// another stop signal.
+bool Consumer::settle_all(Duration limit, StopSignals& signals) {
   const MonoTime until = mono_now() + limit;
   bool told = false;
   for (;;) {
@@ -143,14 +145,20 @@ bool Consumer::settle_all(Duration limit) {
     const bool waiting_for_reader = stdout_ != nullptr && !stdout_->drained();
     if (!waiting_for_reader && begin_sync() == Sync::kNothingToDo) return true;
     if (mono_now() >= until) return false;
+    if (signals.take() > 0) {
+      log::warn("stopped again, ending before outputs are settled; a restart goes on from the last commit");
+      return false;
+    }
     if (worker_.busy()) {
       Waiter waiter;
       waiter.add_descriptor(worker_.fd());
+      waiter.add_descriptor(signals.fd());
       waiter.wait(kRetryLastSync);
     } else {
       if (!std::exchange(told, true)) log::info("outputs are not settled yet, trying before the end");
-      pollfd writable{waiting_for_reader ? STDOUT_FILENO : -1, POLLOUT, 0};
-      ::poll(&writable, 1, static_cast<int>(to_milliseconds(kRetryLastSync)));
+      std::array<pollfd, 2> awaited = {pollfd{waiting_for_reader ? STDOUT_FILENO : -1, POLLOUT, 0},
+                                       pollfd{signals.fd(), POLLIN, 0}};
+      ::poll(awaited.data(), awaited.size(), static_cast<int>(to_milliseconds(kRetryLastSync)));
     }
   }
 }

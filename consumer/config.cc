@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <filesystem>
 
 #include "common/wire/codec.h"
 
@@ -48,7 +49,13 @@ Result<ConsumerConfig::Output> to_output(const std::string& text) {
     return fail(ErrorCode::kInvalid, "--output '" + text + "': must be stdout, mirror:DIR or file:PATH");
   }
   if (kind == "mirror") return ConsumerConfig::Output{Kind::kMirror, target};
-  if (const auto path = PathTemplate::parse(target); !path) return tl::unexpected(path.error());
+  const auto path = PathTemplate::parse(target);
+  if (!path) return tl::unexpected(path.error());
+  std::error_code ec;
+  if (target.ends_with('/') || std::filesystem::is_directory(target, ec)) {
+    return fail(ErrorCode::kInvalid, "--output '" + text + "': is a directory; name a file in it, e.g. file:" + target +
+                                         (target.ends_with('/') ? "" : "/") + "all.log, or use mirror:" + target);
+  }
   return ConsumerConfig::Output{Kind::kFile, target};
 }
 

@@ -255,7 +255,7 @@ int Consumer::run(StopSignals& signals) {
   }
   if (on_terminal_) log::set_status_line({});
   for (const auto& sink : sinks_) sink->finish();
-  if (!failed_ && !settle_all(kLastSync)) failed_ = true;
+  if (!failed_ && !settle_all(kLastSync, signals)) failed_ = true;
   const auto& counters = streams_->counters();
   log::info("consumer ended", {{"bytes", counters.bytes_delivered},
                                {"bytes_fetched", counters.bytes_fetched},

@@ -65,7 +65,7 @@ class Consumer final : public StreamReceiver {
   bool record_losses();
   bool finish_sync();
   bool store_checkpoint();
-  bool settle_all(Duration limit);
+  bool settle_all(Duration limit, StopSignals& signals);
   bool finished(MonoTime now);
   void show_progress(MonoTime now);
 

@@ -61,7 +61,11 @@ Result<std::unique_ptr<MirrorSink>> MirrorSink::open(const std::string& director
   if (!absolute.has_filename() && absolute.has_relative_path()) absolute = absolute.parent_path();
   std::filesystem::create_directories(absolute, ec);
   UniqueFd root(::open(absolute.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!root) return fail_errno(errno, "--output 'mirror:" + directory + "': cannot use the directory");
+  if (!root) {
+    return fail(ErrorCode::kInvalid, "--output 'mirror:" + directory +
+                                         "': cannot use the directory: " + std::generic_category().message(errno) +
+                                         "; name one that this user may write to");
+  }
   std::unique_ptr<MirrorSink> sink(new MirrorSink(absolute.string(), std::move(root), store));
   if (auto ok = sink->recover(); !ok) return tl::unexpected(ok.error());
   return sink;

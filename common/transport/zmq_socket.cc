@@ -46,6 +46,12 @@ bool answers(const std::string& path) {
   return ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0;
 }
 
+std::string addresses_of_this_host() {
+  std::string out;
+  for (const NetworkInterface& i : network_interfaces()) out += (out.empty() ? "" : ", ") + i.address;
+  return out.empty() ? "none" : out;
+}
+
 }  // namespace
 
 Result<std::string> bind_socket(zmq::socket_t& socket, const Endpoint& endpoint) {
@@ -61,8 +67,22 @@ Result<std::string> bind_socket(zmq::socket_t& socket, const Endpoint& endpoint)
     socket.bind(address);
     return socket.get(zmq::sockopt::last_endpoint);
   } catch (const zmq::error_t& e) {
-    if (e.num() == EADDRINUSE) return in_use();
-    return fail_errno(e.num(), "cannot bind " + address);
+    switch (e.num()) {
+      case EADDRINUSE: return in_use();
+      // What the operator named cannot be had here, now or later.
+      case EADDRNOTAVAIL:
+      case ENODEV:
+        return fail(ErrorCode::kInvalid, "cannot bind " + address +
+                                             ": no interface of this host has that address; it has " +
+                                             addresses_of_this_host() + ", and * stands for all of them");
+      case EACCES:
+        return fail(ErrorCode::kInvalid, "cannot bind " + address + ": not permitted; use a port from 1024 on, or a " +
+                                             "directory that this user may write to");
+      case ENOENT:
+      case ENOTDIR:
+        return fail(ErrorCode::kInvalid, "cannot bind " + address + ": its directory does not exist; make it first");
+      default: return fail_errno(e.num(), "cannot bind " + address);
+    }
   }
 }
 

@@ -38,6 +38,18 @@ TEST(ConsumerConfigTest, AControlAddressWhereNobodyConnectsIsRefused) {
   EXPECT_THAT(config.problems(), ElementsAre(AllOf(HasSubstr("--control"), HasSubstr("on epgm"))));
 }
 
+TEST(ConsumerConfigTest, ADirectoryIsNoFileToWriteTo) {
+  const std::string directory = testing::TempDir();
+  ConsumerConfig config;
+  config.outputs = {"file:" + directory};
+  EXPECT_THAT(config.problems(),
+              ElementsAre(AllOf(HasSubstr(directory), HasSubstr("is a directory"), HasSubstr("mirror:"))));
+  config.outputs = {"file:not-there-yet/"};
+  EXPECT_THAT(config.problems(), ElementsAre(HasSubstr("not-there-yet/all.log")));
+  config.outputs = {"file:/dev/null", "mirror:" + directory};
+  EXPECT_THAT(config.problems(), IsEmpty());
+}
+
 TEST(ConsumerConfigTest, AnInterfaceThatWentAwayIsAnErrorAndNoMore) {
   ConsumerConfig config;
   config.transport = "epgm";
