@@ -65,6 +65,9 @@ bool misplaced(const flatbuffers::Vector<const Struct*>* list) {
   return list != nullptr && list->size() > 0 && reinterpret_cast<std::uintptr_t>(list->Data()) % alignof(Struct) != 0;
 }
 
+/// Frames are far smaller than what this can tell.
+std::uint32_t size_of(Bytes payload) { return static_cast<std::uint32_t>(payload.size()); }
+
 /// The fields that Chunk and FetchData share, with every limit applied.
 template <class Table>
 Result<Chunk> chunk_fields(const Table* t, Bytes payload, const char* name) {
@@ -236,6 +239,38 @@ Bytes Encoder::error(const Error& m) {
   auto& b = impl_->fresh();
   const auto message = b.CreateString(m.message);
   return impl_->finish(Kind::kError, fb::CreateError(b, static_cast<std::uint16_t>(m.code), message));
+}
+
+Bytes Encoder::request(const Request& m, Bytes payload) {
+  auto& b = impl_->fresh();
+  const auto method = b.CreateString(m.method);
+  return impl_->finish(Kind::kRequest, fb::CreateRequest(b, m.request, method, m.timeout_ms, size_of(payload)), {},
+                       payload);
+}
+
+Bytes Encoder::reply(const Reply& m, Bytes payload) {
+  auto& b = impl_->fresh();
+  return impl_->finish(Kind::kReply, fb::CreateReply(b, m.request, m.sequence, m.partial, size_of(payload)), {},
+                       payload);
+}
+
+Bytes Encoder::failure(const Failure& m) {
+  auto& b = impl_->fresh();
+  const auto type = b.CreateString(m.type);
+  const auto message = b.CreateString(m.message);
+  const auto trace = b.CreateString(m.trace);
+  return impl_->finish(Kind::kFailure, fb::CreateFailure(b, m.request, type, message, trace));
+}
+
+Bytes Encoder::event(const Event& m, Bytes payload) {
+  auto& b = impl_->fresh();
+  const auto channel = b.CreateString(m.channel);
+  return impl_->finish(Kind::kEvent, fb::CreateEvent(b, channel, m.sequence, size_of(payload)), {}, payload);
+}
+
+Bytes Encoder::cancel(const Cancel& m) {
+  auto& b = impl_->fresh();
+  return impl_->finish(Kind::kCancel, fb::CreateCancel(b, m.request));
 }
 
 std::optional<std::uint8_t> claimed_major(Bytes header) {
@@ -425,6 +460,43 @@ Result<Error> decode_error(Bytes body) {
   const auto t = root<fb::Error>(body, "Error");
   if (!t) return tl::unexpected(t.error());
   return Error{static_cast<ErrorKind>((*t)->code()), std::string(view((*t)->message()))};
+}
+
+Result<Request> decode_request(Bytes body, Bytes payload) {
+  const auto t = root<fb::Request>(body, "Request");
+  if (!t) return tl::unexpected(t.error());
+  if (name_too_long((*t)->method()) || view((*t)->method()).empty()) return corrupt("Request: no usable method");
+  if ((*t)->size() != payload.size()) return corrupt("Request: payload of another size");
+  return Request{(*t)->request(), std::string(view((*t)->method())), (*t)->timeout_ms()};
+}
+
+Result<Reply> decode_reply(Bytes body, Bytes payload) {
+  const auto t = root<fb::Reply>(body, "Reply");
+  if (!t) return tl::unexpected(t.error());
+  if ((*t)->size() != payload.size()) return corrupt("Reply: payload of another size");
+  return Reply{(*t)->request(), (*t)->sequence(), (*t)->partial()};
+}
+
+Result<Failure> decode_failure(Bytes body) {
+  const auto t = root<fb::Failure>(body, "Failure");
+  if (!t) return tl::unexpected(t.error());
+  if (name_too_long((*t)->type())) return corrupt("Failure: over a limit");
+  return Failure{(*t)->request(), std::string(view((*t)->type())), std::string(view((*t)->message())),
+                 std::string(view((*t)->trace()))};
+}
+
+Result<Event> decode_event(Bytes body, Bytes payload) {
+  const auto t = root<fb::Event>(body, "Event");
+  if (!t) return tl::unexpected(t.error());
+  if (name_too_long((*t)->channel())) return corrupt("Event: over a limit");
+  if ((*t)->size() != payload.size()) return corrupt("Event: payload of another size");
+  return Event{std::string(view((*t)->channel())), (*t)->sequence()};
+}
+
+Result<Cancel> decode_cancel(Bytes body) {
+  const auto t = root<fb::Cancel>(body, "Cancel");
+  if (!t) return tl::unexpected(t.error());
+  return Cancel{(*t)->request()};
 }
 
 }  // namespace fantail::wire

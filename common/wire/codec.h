@@ -44,6 +44,11 @@ class Encoder {
   Bytes pong(const Ping& m);
   Bytes bye(const Bye& m);
   Bytes error(const Error& m);
+  Bytes request(const Request& m, Bytes payload);
+  Bytes reply(const Reply& m, Bytes payload);
+  Bytes failure(const Failure& m);
+  Bytes event(const Event& m, Bytes payload);
+  Bytes cancel(const Cancel& m);
 
  private:
   struct Impl;
@@ -76,6 +81,11 @@ Result<Commit> decode_commit(std::span<const std::byte> body);
 Result<Ping> decode_ping(std::span<const std::byte> body);
 Result<Bye> decode_bye(std::span<const std::byte> body);
 Result<Error> decode_error(std::span<const std::byte> body);
+Result<Request> decode_request(std::span<const std::byte> body, std::span<const std::byte> payload);
+Result<Reply> decode_reply(std::span<const std::byte> body, std::span<const std::byte> payload);
+Result<Failure> decode_failure(std::span<const std::byte> body);
+Result<Event> decode_event(std::span<const std::byte> body, std::span<const std::byte> payload);
+Result<Cancel> decode_cancel(std::span<const std::byte> body);
 
 /// Topic frames: "d/<topic>/" for chunks, "b/<node id>" for beacons, so that prefix subscription follows the hierarchy.
 std::string chunk_topic_frame(std::string_view topic);

@@ -39,6 +39,11 @@ enum class Kind : std::uint8_t {
   kPong = 26,
   kBye = 27,
   kError = 28,
+  kRequest = 32,
+  kReply = 33,
+  kFailure = 34,
+  kEvent = 35,
+  kCancel = 36,
 };
 
 enum class Encoding : std::uint8_t { kNone = 0, kZstd = 1 };
@@ -73,7 +78,11 @@ struct Beacon {
   bool operator==(const Beacon&) const = default;
 };
 
-enum class Role : std::uint8_t { kProducer = 0, kConsumer = 1 };
+enum class Role : std::uint8_t {
+  kProducer = 0,  ///< owns streams
+  kConsumer = 1,  ///< wants to be told of streams
+  kClient = 2,    ///< only makes requests
+};
 
 /// Who speaks: the content of Hello and of Welcome.
 struct Peer {
@@ -176,6 +185,40 @@ struct CommitEntry {
 struct Commit {
   std::vector<CommitEntry> entries;
   bool operator==(const Commit&) const = default;
+};
+
+struct Request {
+  std::uint64_t request = 0;     ///< chosen by the caller, not used again on this link
+  std::string method;            ///< 1 to kMaxNameBytes bytes
+  std::uint32_t timeout_ms = 0;  ///< how long the caller waits; 0: for ever
+  bool operator==(const Request&) const = default;
+};
+
+struct Reply {
+  std::uint64_t request = 0;
+  std::uint32_t sequence = 0;  ///< from 0, without holes
+  bool partial = false;        ///< more follows
+  bool operator==(const Reply&) const = default;
+};
+
+struct Failure {
+  std::uint64_t request = 0;
+  std::string type;     ///< to branch on; at most kMaxNameBytes
+  std::string message;  ///< for people
+  std::string trace;    ///< where it happened, where that is known
+  bool operator==(const Failure&) const = default;
+};
+
+struct Event {
+  std::string channel;         ///< at most kMaxNameBytes
+  std::uint64_t sequence = 0;  ///< of this channel on this link, from 1, without holes
+  bool operator==(const Event&) const = default;
+};
+
+/// The caller does not wait any more.
+struct Cancel {
+  std::uint64_t request = 0;
+  bool operator==(const Cancel&) const = default;
 };
 
 struct Ping {

@@ -39,7 +39,7 @@ void check(const Beacon& m) {
 }
 void check(const Peer& m) {
   PROMISE(bool(m.instance));
-  PROMISE(m.role == Role::kProducer || m.role == Role::kConsumer);
+  PROMISE(m.role <= Role::kClient);
   PROMISE(is_name(m.software) && is_name(m.name) && is_name(m.durable_name));
   PROMISE(m.topics.size() <= kMaxListEntries);
   for (const auto& topic : m.topics) PROMISE(topic.size() <= kMaxTopicBytes);
@@ -66,6 +66,11 @@ void check(const FetchEnd&) {}
 void check(const Ping&) {}
 void check(const Bye&) {}
 void check(const wire::Error&) {}
+void check(const Request& m) { PROMISE(!m.method.empty() && is_name(m.method)); }
+void check(const Reply&) {}
+void check(const Failure& m) { PROMISE(is_name(m.type)); }
+void check(const wire::Event& m) { PROMISE(is_name(m.channel)); }
+void check(const Cancel&) {}
 
 /// `again` encodes a value and decodes the result.
 template <class Message, class Again>
@@ -131,6 +136,19 @@ bool decode_and_check(Kind kind, Bytes body, Bytes payload) {
     case Kind::kBye: return accepted(decode_bye(body), [&](const Bye& v) { return decode_bye(body_of(e.bye(v))); });
     case Kind::kError:
       return accepted(decode_error(body), [&](const wire::Error& v) { return decode_error(body_of(e.error(v))); });
+    case Kind::kRequest:
+      return accepted(decode_request(body, payload),
+                      [&](const Request& v) { return decode_request(body_of(e.request(v, payload)), payload); });
+    case Kind::kReply:
+      return accepted(decode_reply(body, payload),
+                      [&](const Reply& v) { return decode_reply(body_of(e.reply(v, payload)), payload); });
+    case Kind::kFailure:
+      return accepted(decode_failure(body), [&](const Failure& v) { return decode_failure(body_of(e.failure(v))); });
+    case Kind::kEvent:
+      return accepted(decode_event(body, payload),
+                      [&](const wire::Event& v) { return decode_event(body_of(e.event(v, payload)), payload); });
+    case Kind::kCancel:
+      return accepted(decode_cancel(body), [&](const Cancel& v) { return decode_cancel(body_of(e.cancel(v))); });
   }
   return false;
 }

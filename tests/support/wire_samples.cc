@@ -117,6 +117,18 @@ std::vector<WireSample> wire_samples() {
   out.push_back(make("Bye", Kind::kBye, bye, e.bye(bye), wire::decode_bye));
   const wire::Error error{wire::ErrorKind::kHelloRequired, "say Hello first"};
   out.push_back(make("Error", Kind::kError, error, e.error(error), wire::decode_error));
+
+  const auto json = copy(as_bytes(std::string_view(R"({"key":"k","value":[1,null]})")));
+  const wire::Request request{7, "set", 5000};
+  out.push_back(make("Request", Kind::kRequest, request, e.request(request, json), wire::decode_request, {}, json));
+  const wire::Reply reply{7, 3, true};
+  out.push_back(make("Reply", Kind::kReply, reply, e.reply(reply, json), wire::decode_reply, {}, json));
+  const wire::Failure failure{7, "key_absent", "key 'k' is absent", "store.cc:17"};
+  out.push_back(make("Failure", Kind::kFailure, failure, e.failure(failure), wire::decode_failure));
+  const wire::Event event{"progress", 9};
+  out.push_back(make("Event", Kind::kEvent, event, e.event(event, json), wire::decode_event, {}, json));
+  const wire::Cancel cancel{7};
+  out.push_back(make("Cancel", Kind::kCancel, cancel, e.cancel(cancel), wire::decode_cancel));
   return out;
 }
 

@@ -159,7 +159,7 @@ TEST_P(WireTest, BytesMovedBetweenHeaderAndPayloadFrameNeverGiveOtherBytes) {
     const auto same = sample.is_original(envelope->body, payload);
     if (!same) continue;
     EXPECT_TRUE(*same) << "cut at " << cut;
-    if (sample.payload.empty()) continue;
+    if (sample.kind != Kind::kChunk && sample.kind != Kind::kFetchData) continue;
     const auto chunk = sample.kind == Kind::kChunk
                            ? decode_chunk(envelope->body, payload)
                            : decode_fetch_data(envelope->body, payload).map([](const FetchData& m) { return m.chunk; });
@@ -191,7 +191,7 @@ INSTANTIATE_TEST_SUITE_P(EveryKind, WireTest, testing::ValuesIn(test::wire_sampl
 TEST(WireSamplesTest, ThereIsOneOfEveryKind) {
   std::set<Kind> kinds;
   for (const auto& sample : test::wire_samples()) kinds.insert(sample.kind);
-  EXPECT_EQ(kinds.size(), 15u);
+  EXPECT_EQ(kinds.size(), 20u);
 }
 
 class EnvelopeTest : public testing::Test {
