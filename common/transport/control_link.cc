@@ -10,7 +10,13 @@ namespace {
 constexpr std::size_t kMessagesPerTurn = 64;
 constexpr std::size_t kMaxPeers = 4096;
 constexpr Duration kGreetRetry = 20ms;
-constexpr transport::SocketOptions kOptions{.send_queue_messages = 256, .receive_queue_messages = 256};
+constexpr Duration kForgetClient = 10min;  // one that only makes requests may compute between two of them
+
+transport::SocketOptions socket_options(const ControlOptions& options) {
+  return {.send_queue_messages = 256,
+          .receive_queue_messages = 256,
+          .max_message_bytes = static_cast<std::int64_t>(options.max_message_bytes)};
+}
 
 }  // namespace
 
@@ -20,6 +26,7 @@ struct ControlLink::Remote {
   std::unique_ptr<zmq::socket_t> dealer;  ///< peers that we connect to
   std::string address;                    ///< where to, or the name it gave
   bool up = false;
+  bool only_asks = false;  ///< role kClient
   InstanceId instance;
   PeerHealth health;
   MonoTime next_hello{};
@@ -31,11 +38,11 @@ struct ControlLink::Sockets {
   std::optional<zmq::socket_t> router;
 };
 
-ControlLink::ControlLink(Context& context, wire::Peer self, HeartbeatTiming timing)
-    : context_(context), self_(std::move(self)), timing_(timing), sockets_(std::make_unique<Sockets>()) {}
+ControlLink::ControlLink(Context& context, wire::Peer self, ControlOptions options)
+    : context_(context), self_(std::move(self)), options_(options), sockets_(std::make_unique<Sockets>()) {}
 
-Result<std::unique_ptr<ControlLink>> ControlLink::open(Context& context, wire::Peer self, HeartbeatTiming timing) {
-  return std::unique_ptr<ControlLink>(new ControlLink(context, std::move(self), timing));
+Result<std::unique_ptr<ControlLink>> ControlLink::open(Context& context, wire::Peer self, ControlOptions options) {
+  return std::unique_ptr<ControlLink>(new ControlLink(context, std::move(self), options));
 }
 
 ControlLink::~ControlLink() {
@@ -49,7 +56,7 @@ ControlLink::~ControlLink() {
 }
 
 Result<std::string> ControlLink::bind(const Endpoint& endpoint) {
-  auto socket = transport::open_socket(context_, zmq::socket_type::router, kOptions);
+  auto socket = transport::open_socket(context_, zmq::socket_type::router, socket_options(options_));
   if (!socket) return tl::unexpected(socket.error());
   socket->set(zmq::sockopt::router_mandatory, true);
   socket->set(zmq::sockopt::router_handover, true);
@@ -62,14 +69,14 @@ Result<PeerId> ControlLink::connect(const std::string& address) {
   for (const auto& [id, remote] : remotes_) {
     if (remote->dealer && remote->address == address) return id;
   }
-  auto socket = transport::open_socket(context_, zmq::socket_type::dealer, kOptions);
+  auto socket = transport::open_socket(context_, zmq::socket_type::dealer, socket_options(options_));
   if (!socket) return tl::unexpected(socket.error());
   // The same name after a lost connection: the other side then goes on with the same session.
   socket->set(zmq::sockopt::routing_id, "F" + to_string(self_.instance) + std::to_string(next_peer_));
   socket->set(zmq::sockopt::immediate, true);
   if (auto ok = transport::connect_socket(*socket, address); !ok) return tl::unexpected(ok.error());
   const PeerId id{next_peer_++};
-  auto remote = std::make_unique<Remote>(id, timing_, mono_now());
+  auto remote = std::make_unique<Remote>(id, options_.timing, mono_now());
   remote->dealer = std::make_unique<zmq::socket_t>(std::move(*socket));
   remote->address = address;
   remotes_.emplace(id, std::move(remote));
@@ -152,7 +159,7 @@ std::size_t ControlLink::receive_from(void* key, MonoTime now, ControlEvents& ev
     // A stranger stays a peer only if this was a good Hello, so that garbage costs no memory. It is entered first,
     // because whoever is told that it is up may want to send to it at once.
     const PeerId id{next_peer_++};
-    auto entered = std::make_unique<Remote>(id, timing_, now);
+    auto entered = std::make_unique<Remote>(id, options_.timing, now);
     entered->routing_id = routing_id;
     entered->address = "unknown peer";
     Remote& stranger = *remotes_.emplace(id, std::move(entered)).first->second;
@@ -192,6 +199,7 @@ void ControlLink::handle(Remote& remote, Frame header, Frame payload, MonoTime n
       if (!who) return reject(who.error(), remote.address, now);
       const bool hello = envelope->kind == wire::Kind::kHello;
       if (hello == (remote.dealer != nullptr)) return;  // connectors say Hello, acceptors Welcome
+      if (hello && !remote.up && remotes_.size() > kMaxPeers) forget_idle_client(now, events);
       if (hello && !remote.up && remotes_.size() > kMaxPeers) {
         transmit(remote, encoder_.error({wire::ErrorKind::kRefused, "too many peers"}), Frame());
         return;
@@ -240,9 +248,23 @@ void ControlLink::come_up(Remote& remote, const wire::Peer& who, MonoTime now, C
   if (remote.up) go_down(remote, "it greeted anew", events);
   remote.up = true;
   remote.instance = who.instance;
+  remote.only_asks = remote.dealer == nullptr && who.role == wire::Role::kClient;
   if (remote.dealer == nullptr) remote.address = who.name;
-  remote.health = PeerHealth(timing_, now);
+  remote.health = PeerHealth(options_.timing, now);
   events.on_peer_up(remote.id, who);
+}
+
+/// Makes room for another peer: the client that has been silent for longest greets again when it wants something.
+void ControlLink::forget_idle_client(MonoTime now, ControlEvents& events) {
+  const Duration least = options_.timing.interval * (options_.timing.missed + 1);
+  Remote* idle = nullptr;
+  for (const auto& [id, remote] : remotes_) {
+    if (!remote->up || !remote->only_asks || remote->health.silent_for(now) < least) continue;
+    if (idle == nullptr || remote->health.silent_for(now) > idle->health.silent_for(now)) idle = remote.get();
+  }
+  if (idle == nullptr) return;
+  go_down(*idle, "room is needed for others", events);
+  disconnect(idle->id);
 }
 
 void ControlLink::go_down(Remote& remote, std::string_view reason, ControlEvents& events) {
@@ -252,7 +274,7 @@ void ControlLink::go_down(Remote& remote, std::string_view reason, ControlEvents
 
 void ControlLink::beat(MonoTime now, ControlEvents& events) {
   if (now < next_beat_ && !greet_now_) return;
-  next_beat_ = now + timing_.interval / 4;
+  next_beat_ = now + options_.timing.interval / 4;
   std::vector<PeerId> gone;
   for (auto& [id, remote] : remotes_) {
     if (!remote->up) {
@@ -261,9 +283,15 @@ void ControlLink::beat(MonoTime now, ControlEvents& events) {
       } else if (greet_now_ || now >= remote->next_hello) {
         // Refused while the connection is not there yet: soon again.
         const bool left = transmit(*remote, encoder_.hello(self_), Frame());
-        remote->next_hello = left ? now + timing_.interval : now;
+        remote->next_hello = left ? now + options_.timing.interval : now;
         if (!left) next_beat_ = std::min<MonoTime>(next_beat_, now + kGreetRetry);
       }
+      continue;
+    }
+    if (remote->only_asks) {
+      if (remote->health.silent_for(now) < kForgetClient) continue;
+      go_down(*remote, "it asked nothing for a long time", events);
+      gone.push_back(id);
       continue;
     }
     if (greet_now_ && remote->dealer != nullptr) transmit(*remote, encoder_.ping({remote->id.raw}), Frame());

@@ -45,6 +45,11 @@ class ControlEvents {
   virtual void on_control(PeerId peer, wire::Kind kind, std::span<const std::byte> body, Frame payload) = 0;
 };
 
+struct ControlOptions {
+  HeartbeatTiming timing;
+  std::size_t max_message_bytes = 2 * 1024 * 1024;  ///< of one frame; a peer that sends more is disconnected
+};
+
 struct ControlCounters {
   std::uint64_t rejected = 0;          ///< not decodable: damaged, hostile or foreign
   std::uint64_t refused_versions = 0;  ///< another protocol major
@@ -52,11 +57,11 @@ struct ControlCounters {
 };
 
 /// Unicast links to peers: greetings (Hello/Welcome), heartbeats and routing. Accepts on at most one bound address
-/// (ROUTER) and connects to any number (DEALER). Queues to a peer are bounded in messages; those with payload are
-/// bounded by the fetch window on top. One thread.
+/// (ROUTER) and connects to any number (DEALER). An accepted peer of role kClient owes no sign of life. Queues to a
+/// peer are bounded in messages; those with payload are bounded by the fetch window on top. One thread.
 class ControlLink final : public ControlPort {
  public:
-  static Result<std::unique_ptr<ControlLink>> open(Context& context, wire::Peer self, HeartbeatTiming timing = {});
+  static Result<std::unique_ptr<ControlLink>> open(Context& context, wire::Peer self, ControlOptions options = {});
   /// Says Bye to everybody.
   ~ControlLink() override;
 
@@ -83,18 +88,19 @@ class ControlLink final : public ControlPort {
  private:
   struct Remote;
   struct Sockets;
-  ControlLink(Context& context, wire::Peer self, HeartbeatTiming timing);
+  ControlLink(Context& context, wire::Peer self, ControlOptions options);
   std::size_t receive_from(void* socket_key, MonoTime now, ControlEvents& events);
   void handle(Remote& remote, Frame header, Frame payload, MonoTime now, ControlEvents& events);
   void reject(const Error& error, std::string_view who, MonoTime now);
   void come_up(Remote& remote, const wire::Peer& who, MonoTime now, ControlEvents& events);
   void go_down(Remote& remote, std::string_view reason, ControlEvents& events);
   void beat(MonoTime now, ControlEvents& events);
+  void forget_idle_client(MonoTime now, ControlEvents& events);
   bool transmit(Remote& remote, std::span<const std::byte> header, Frame payload);
 
   Context& context_;
   wire::Peer self_;
-  HeartbeatTiming timing_;
+  ControlOptions options_;
   std::unique_ptr<Sockets> sockets_;
   std::map<PeerId, std::unique_ptr<Remote>> remotes_;
   std::map<std::string, PeerId, std::less<>> by_routing_id_;

@@ -18,6 +18,7 @@ class PeerHealth {
   PeerHealth(HeartbeatTiming timing, MonoTime now) : timing_(timing), heard_(now), pinged_(now) {}
 
   void heard(MonoTime now) { heard_ = now; }
+  Duration silent_for(MonoTime now) const { return now - heard_; }
   /// kPing at most once per interval.
   Verdict check(MonoTime now) {
     if (now - heard_ >= timing_.interval * (timing_.missed + 1)) return Verdict::kDead;

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "common/base/result.h"
+#include "common/rpc/call_table.h"
+#include "common/transport/control_link.h"
+
+namespace fantail::rpc {
+
+/// Makes calls to one peer over one control link. Nothing happens in the background: answers are taken in by turn() or
+/// by call(), which waits. One thread. A client that has been left alone for longer than the heartbeat greets again
+/// with its next call, by itself.
+class RpcClient final : private ControlEvents {
+ public:
+  /// Does not wait for the peer to be there. `address`: of its control link, "tcp://HOST:PORT" or "ipc://PATH".
+  static Result<std::unique_ptr<RpcClient>> connect(Context& context, const std::string& address, wire::Peer self,
+                                                    ControlOptions options = {});
+
+  /// Calls and waits for the final answer; partial ones go to `on_partial` as they come.
+  CallResult<std::string> call(std::string_view method, std::string_view arguments, CallOptions options = {},
+                               CallTable::OnPartial on_partial = {});
+  /// Calls without waiting; `on_done` is called from turn() exactly once, unless the client is destroyed before.
+  void start(CallTable::Call call);
+
+  /// Sends, receives and expires what there is; returns how much. Never waits.
+  std::size_t turn(MonoTime now);
+  MonoTime due() const;
+  /// Changes with each (re)connection.
+  std::vector<void*> native_sockets() const { return link_->native_sockets(); }
+
+  bool connected() const { return up_.has_value(); }
+  /// Who answered; of the last time that somebody did.
+  const wire::Peer& peer() const { return peer_; }
+  const std::string& address() const { return address_; }
+  InstanceId instance() const { return instance_; }
+  const CallTable& calls() const { return calls_; }
+  /// Answers that could not be decoded.
+  std::uint64_t rejected() const { return rejected_; }
+
+  /// Messages that are no answers: of streams, for example. Borrowed; nullptr: they are dropped. It hears of the peer
+  /// coming and going, too.
+  void pass_other_messages_to(ControlEvents* other) { other_ = other; }
+  ControlPort& port() { return *link_; }
+
+  using OnEvent = std::function<void(std::string_view channel, std::string_view content)>;
+  void on_event(OnEvent handler) { on_event_ = std::move(handler); }
+
+ private:
+  RpcClient() = default;
+  void on_peer_up(PeerId peer, const wire::Peer& who) override;
+  void on_peer_down(PeerId peer, std::string_view reason) override;
+  void on_control(PeerId peer, wire::Kind kind, std::span<const std::byte> body, Frame payload) override;
+  bool send_waiting();
+
+  std::string address_;
+  InstanceId instance_;
+  std::unique_ptr<ControlLink> link_;
+  std::optional<PeerId> up_;
+  wire::Peer peer_;
+  CallTable calls_;
+  wire::Encoder encoder_;
+  ControlEvents* other_ = nullptr;
+  OnEvent on_event_;
+  std::uint64_t rejected_ = 0;
+};
+
+}  // namespace fantail::rpc
