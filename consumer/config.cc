@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <filesystem>
+#include <set>
 
 #include "common/wire/codec.h"
 
@@ -45,7 +46,11 @@ Result<ConsumerConfig::Output> to_output(const std::string& text) {
   const auto colon = text.find(':');
   const std::string kind = text.substr(0, colon);
   const std::string target = colon == std::string::npos ? "" : text.substr(colon + 1);
-  if ((kind != "mirror" && kind != "file") || target.empty()) {
+  if ((kind == "mirror" || kind == "file") && target.empty()) {
+    return fail(ErrorCode::kInvalid, "--output '" + text + "': names nothing; use " + kind +
+                                         (kind == "mirror" ? ":DIR, a directory" : ":PATH, a file"));
+  }
+  if (kind != "mirror" && kind != "file") {
     return fail(ErrorCode::kInvalid, "--output '" + text + "': must be stdout, mirror:DIR or file:PATH");
   }
   if (kind == "mirror") return ConsumerConfig::Output{Kind::kMirror, target};
@@ -57,6 +62,14 @@ Result<ConsumerConfig::Output> to_output(const std::string& text) {
                                          (target.ends_with('/') ? "" : "/") + "all.log, or use mirror:" + target);
   }
   return ConsumerConfig::Output{Kind::kFile, target};
+}
+
+/// The same for outputs that are the same, however they are written.
+std::string place_of(const ConsumerConfig::Output& output) {
+  if (output.kind == ConsumerConfig::Output::Kind::kStdout) return "stdout";
+  std::string path = std::filesystem::absolute(output.target).lexically_normal().string();
+  if (path.ends_with('/')) path.pop_back();
+  return (output.kind == ConsumerConfig::Output::Kind::kMirror ? "mirror:" : "file:") + path;
 }
 
 }  // namespace
@@ -101,8 +114,12 @@ std::vector<std::string> ConsumerConfig::problems() const {
     if (!result) out.push_back(result.error().context);
   };
   for (const auto& text : outputs) need(to_output(text));
-  if (std::count_if(outputs.begin(), outputs.end(), [](const auto& o) { return o.starts_with("stdout"); }) > 1) {
-    out.emplace_back("--output 'stdout': given twice; once is enough");
+  std::set<std::string> places;
+  for (const auto& text : outputs) {
+    const auto output = to_output(text);
+    if (output && !places.insert(place_of(*output)).second) {
+      out.push_back("--output '" + text + "': given twice; once is enough");
+    }
   }
   if (rotate_bytes > 0 && rotate_bytes < kLeastRotateBytes) {
     out.push_back("--rotate-bytes '" + std::to_string(rotate_bytes) +
@@ -119,9 +136,11 @@ std::vector<std::string> ConsumerConfig::problems() const {
   }
   need(RecordFormat::parse(format));
   for (const auto& topic : topics) {
-    if (const auto problem = wire::topic_problem(topic)) out.push_back("--topic '" + topic + "': " + *problem);
+    if (const auto problem = wire::topic_problem(topic))
+      out.push_back("--topic '" + printable(topic) + "': " + *problem);
   }
-  if (!to_shard(shard)) out.push_back("--shard '" + shard + "': must be I/N with I from 1 to N, e.g. 2/3");
+  if (!to_shard(shard))
+    out.push_back("--shard '" + shard + "': must be I/N with I from 1 to N and N at most 1024, e.g. 2/3");
   if (name.size() > wire::kMaxNameBytes) out.push_back("--name '" + name + "': must be at most 255 bytes");
   for (const auto& text : endpoints) need(parse_endpoint(text));
   for (const auto& text : connect) {
@@ -147,6 +166,8 @@ std::vector<std::string> ConsumerConfig::problems() const {
       out.emplace_back("--endpoint and --connect go with --transport tcp; on epgm use --interface, --group and --port");
     }
     for (auto& problem : multicast.problems()) out.push_back(std::move(problem));
+  } else {
+    for (auto& problem : multicast.unused_problems()) out.push_back(std::move(problem));
   }
   return out;
 }

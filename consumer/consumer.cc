@@ -237,13 +237,15 @@ void Consumer::show_progress(MonoTime now) {
 
 int Consumer::run(StopSignals& signals) {
   last_data_ = mono_now();
+  bool stopped = false;
   for (;;) {
     const MonoTime now = mono_now();
     const bool talk = called_ || now - talked_ >= kTalkSpacing || now >= control_->due();
     if (talk) talked_ = now;
     called_ = false;
     const std::size_t work = turn(now, talk);
-    if ((talk && signals.take() > 0) || failed_) break;
+    stopped = talk && signals.take() > 0;
+    if (stopped || failed_) break;
     if (stdout_ != nullptr && stdout_->closed()) {
       log::info("the reader of standard output is gone, ending");
       break;
@@ -262,8 +264,12 @@ int Consumer::run(StopSignals& signals) {
                                {"bytes_lost", counters.lost_bytes},
                                {"rejected", counters.rejected + inlet_->malformed() + control_->counters().rejected},
                                {"refused_versions", control_->counters().refused_versions}});
-  if (failed_) return 1;
-  return counters.lost_bytes > 0 ? 3 : 0;
+  if (failed_) return kExitFailure;
+  if (stopped && config_.once && !streams_->overview().settled) {
+    log::error("stopped before everything known was delivered; a later run goes on from there");
+    return kExitFailure;
+  }
+  return counters.lost_bytes > 0 ? kExitLoss : kExitOk;
 }
 
 }  // namespace fantail

@@ -1,6 +1,7 @@
 #include "consumer/mirror_sink.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -65,6 +66,11 @@ Result<std::unique_ptr<MirrorSink>> MirrorSink::open(const std::string& director
     return fail(ErrorCode::kInvalid, "--output 'mirror:" + directory +
                                          "': cannot use the directory: " + std::generic_category().message(errno) +
                                          "; name one that this user may write to");
+  }
+  // Two would take each other's mirrors for files that somebody else put there.
+  if (::flock(root.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    return fail(ErrorCode::kBusy,
+                "--output 'mirror:" + directory + "': another consumer mirrors into this directory; give each its own");
   }
   std::unique_ptr<MirrorSink> sink(new MirrorSink(absolute.string(), std::move(root), store));
   if (auto ok = sink->recover(); !ok) return tl::unexpected(ok.error());

@@ -1,6 +1,7 @@
 #include "consumer/output_file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,8 +30,12 @@ Status OutputFile::open_descriptor(std::set<std::string>& directories) {
   if (!fd) return fail_errno(errno, "output " + path_);
   struct stat status {};
   if (::fstat(fd.get(), &status) != 0) return fail_errno(errno, "output " + path_);
-  fd_ = std::move(fd);
   regular_ = S_ISREG(status.st_mode);
+  // Two writers would cut off each other's lines.
+  if (regular_ && ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    return fail(ErrorCode::kBusy, "output " + path_ + ": another consumer writes to it; give each its own file");
+  }
+  fd_ = std::move(fd);
   length_ = static_cast<std::uint64_t>(status.st_size);
   if (length_ == 0) directories.insert(directory_of(file_of(path_)));
   return {};

@@ -26,8 +26,11 @@ Result<std::vector<Split>> split_template(std::string_view text, std::initialize
       ++i;
     } else if (c == '{') {
       const auto end = text.find('}', i);
-      const std::string_view name =
-          end == std::string_view::npos ? std::string_view{} : text.substr(i + 1, end - i - 1);
+      const std::string_view name = text.substr(i + 1, end == std::string_view::npos ? end : end - i - 1);
+      if (end == std::string_view::npos) {
+        return fail(ErrorCode::kInvalid,
+                    option + " '" + std::string(text) + "': '{' without '}'; write {{ for a brace");
+      }
       if (std::find(fields.begin(), fields.end(), name) == fields.end()) {
         std::string known;
         for (const auto f : fields) known += " {" + std::string(f) + "}";

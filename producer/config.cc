@@ -1,5 +1,6 @@
 #include "producer/config.h"
 
+#include <algorithm>
 #include <charconv>
 #include <optional>
 
@@ -81,7 +82,8 @@ std::vector<std::string> ProducerConfig::problems() const {
     out.emplace_back("no file to tail: give at least one [TOPIC=]GLOB, e.g. fantail-producer '/var/log/*.log'");
   for (const auto& text : files) {
     const Argument argument = split_argument(text);
-    if (const auto problem = wire::topic_problem(argument.topic)) out.push_back("'" + text + "': " + *problem);
+    if (const auto problem = wire::topic_problem(argument.topic))
+      out.push_back("'" + printable(text) + "': " + *problem);
     need(Glob::parse(argument.pattern));
   }
   for (const auto& text : exclude) need(Glob::parse(exclusion(text)));
@@ -93,8 +95,11 @@ std::vector<std::string> ProducerConfig::problems() const {
     out.push_back("--chunk '" + std::to_string(chunk_bytes) + "': must be at most " +
                   std::to_string(wire::kMaxChunkBytes) + " bytes");
   }
-  if (node.size() > wire::kMaxNameBytes || node.find('/') != std::string::npos) {
-    out.push_back("--node '" + node + "': must be at most 255 bytes without '/'");
+  const bool control_characters = std::any_of(node.begin(), node.end(), [](unsigned char c) { return c < 0x20; });
+  if (node.size() > wire::kMaxNameBytes || node.find('/') != std::string::npos || node == "." || node == ".." ||
+      control_characters) {
+    out.push_back("--node '" + printable(node) +
+                  "': must be at most 255 bytes without '/' and control characters, and not '.' or '..'");
   }
   for (const auto& text : endpoints) need(parse_endpoint(text));
   const auto control_at = parse_endpoint(control);
@@ -114,6 +119,7 @@ std::vector<std::string> ProducerConfig::problems() const {
     for (auto& problem : multicast.problems()) out.push_back(std::move(problem));
     return out;
   }
+  for (auto& problem : multicast.unused_problems()) out.push_back(std::move(problem));
   if (!advertise.empty()) {
     out.push_back("--advertise '" + advertise +
                   "': has no effect on tcp, where nothing is announced; leave it out, or use --transport epgm");

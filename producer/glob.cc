@@ -139,7 +139,9 @@ Result<Alternative> to_alternative(const std::string& text, std::string_view ori
     } else if (part.find_first_of("*?[\\") != std::string_view::npos) {
       component.kind = Component::Kind::kPattern;
       const auto regex = to_regex(part);
-      if (!regex) return fail(ErrorCode::kInvalid, "pattern '" + std::string(original) + "': '[' without ']'");
+      if (!regex)
+        return fail(ErrorCode::kInvalid,
+                    "pattern '" + std::string(original) + "': '[' without ']'; write [[] for the bracket itself");
       RE2::Options options;
       options.set_encoding(RE2::Options::EncodingLatin1);  // file names are bytes
       options.set_log_errors(false);
@@ -180,8 +182,11 @@ Result<Glob> Glob::parse(std::string_view pattern) {
   impl->text = pattern;
   std::vector<std::string> expanded;
   if (!expand_braces(absolute.string(), expanded)) {
-    return fail(ErrorCode::kInvalid, "pattern '" + std::string(pattern) + "': '{' without '}', or more than " +
-                                         std::to_string(kMaxAlternatives) + " alternatives");
+    const bool too_many = expanded.size() > kMaxAlternatives;
+    return fail(ErrorCode::kInvalid, "pattern '" + std::string(pattern) + "': " +
+                                         (too_many ? "braces give more than " + std::to_string(kMaxAlternatives) +
+                                                         " alternatives; use *, or several patterns"
+                                                   : std::string("'{' without '}'; write \\{ for the brace itself")));
   }
   for (const auto& text : expanded) {
     auto alternative = to_alternative(text, pattern);

@@ -28,10 +28,10 @@ void tell(const Registry::Opening& opening, NodeId node) {
         "the registry is damaged and no node id is left; it was set aside and a new node begun: files are sent "
         "again as new streams",
         {{"path", opening.set_aside}, {"id", short_hex(node)}});
+  } else if (opening.lost && opening.set_aside.empty()) {
+    log::error("the registry is gone; a new one is made of what consumers know", {{"id", short_hex(node)}});
   } else if (opening.lost) {
-    log::error(opening.set_aside.empty()
-                   ? "the registry is gone; a new one is made of what consumers know"
-                   : "the registry is damaged; it was set aside, a new one is made of what consumers know",
+    log::error("the registry is damaged; it was set aside, a new one is made of what consumers know",
                {{"path", opening.set_aside}, {"id", short_hex(node)}});
   } else if (opening.new_node) {
     log::info("a new node", {{"id", to_string(node)}});
@@ -190,14 +190,18 @@ void Producer::wait(MonoTime now, StopSignals& signals) {
   waiter.wait(until - now);
 }
 
+bool Producer::delivered() const {
+  return tailer_->everything_sent() && streams_->everybody_knows() && tailer_->everything_committed();
+}
+
 bool Producer::finished() {
-  const bool sent = tailer_->everything_sent();
-  const bool done = sent && streams_->everybody_knows() && tailer_->everything_committed();
   if (!stopping_) {
-    if (config_.once && sent) tailer_->seal_for_now();
-    return config_.once && done;
+    if (config_.once && tailer_->everything_sent()) tailer_->seal_for_now();
+    return config_.once && delivered();
   }
-  return done;
+  // Commits are waited for where they can come from.
+  if (!ledger_.anybody_connected()) return tailer_->everything_sent() && streams_->everybody_knows();
+  return delivered();
 }
 
 /// What ends it whether there is work left or not: a second signal, or --drain.
@@ -223,13 +227,16 @@ int Producer::run(StopSignals& signals) {
     if (work == 0) wait(mono_now(), signals);
   }
   tailer_->save_now();
+  const bool cut_short = config_.once && !delivered();
+  if (cut_short) log::error("stopped before everything was committed; a later run goes on from there");
   const std::uint64_t lost = tailer_->counters().given_up_bytes;
   log::info("producer ended", {{"bytes_sent", streams_->broadcast_counters().raw_bytes_sent},
                                {"bytes_fetched", streams_->fetch_counters().bytes_served},
                                {"bytes_lost", lost},
                                {"rejected", control_->counters().rejected},
                                {"refused_versions", control_->counters().refused_versions}});
-  return config_.once && lost > 0 ? 3 : 0;
+  if (cut_short) return kExitFailure;
+  return config_.once && lost > 0 ? kExitLoss : kExitOk;
 }
 
 }  // namespace fantail

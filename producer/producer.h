@@ -37,6 +37,7 @@ class Producer {
   void wait(MonoTime now, StopSignals& signals);
   bool moderate(MonoTime turn_began);
   void hear(MonoTime now, StopSignals& signals);
+  bool delivered() const;
   bool finished();
   bool out_of_time(MonoTime now) const;
 

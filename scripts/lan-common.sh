@@ -14,7 +14,7 @@ lan_value() {  # OPTION ARGS...
 }
 
 # Becomes PROGRAM (of build/release, else of PATH), on epgm and the interface of the default route
-# unless ARGS say otherwise.
+# unless ARGS say otherwise. A --config FILE among them is not looked into: what it says of these two is overridden.
 lan_run() {  # PROGRAM ARGS...
   local program=$1 root path transport interface defaults=()
   shift

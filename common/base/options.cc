@@ -6,6 +6,7 @@
 #include <boost/program_options/parsers.hpp>
 #include <boost/program_options/value_semantic.hpp>
 #include <boost/program_options/variables_map.hpp>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
@@ -59,6 +60,20 @@ std::optional<std::uint64_t> to_bytes(std::string text) {
 }
 
 }  // namespace
+
+std::string printable(std::string_view text) {
+  static constexpr const char* kHex = "0123456789abcdef";
+  std::string out;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20 && byte != 0x7F) {
+      out += c;
+    } else {
+      out += std::string("\\x") + kHex[byte >> 4] + kHex[byte & 15];
+    }
+  }
+  return out;
+}
 
 OptionSet::OptionSet(std::string program, std::string usage, std::string summary)
     : program_(std::move(program)), usage_(std::move(usage)), summary_(std::move(summary)) {}
@@ -233,7 +248,7 @@ std::string OptionSet::help_text() const {
   }
   out += "\nGeneral\n";
   row("--config FILE", "INI file with the same names; flags win");
-  row("--check", "check flags, configuration and system, then exit");
+  row("--check", "check flags, configuration, patterns, addresses and interfaces, then exit");
   row("--print-config", "print the values in force as a config file, then exit");
   row("--version", "print the version, then exit");
   row("--help", "print this, then exit");
@@ -307,7 +322,8 @@ OptionSet::Outcome OptionSet::parse(int argc, const char* const* argv,
     std::ifstream in(config_file_);
     std::map<std::string, Texts> from_file;
     if (!in || std::filesystem::is_directory(config_file_)) {
-      problems.push_back(mistake("config", config_file_, "cannot be read; give the path of an INI file"));
+      const std::string why = in ? "it is a directory" : std::generic_category().message(errno);
+      problems.push_back(mistake("config", config_file_, "cannot be read (" + why + "); give the path of an INI file"));
     } else {
       const auto takes = [&](const std::string& key) {
         return key == "file" ||

@@ -14,6 +14,9 @@
 
 namespace fantail {
 
+/// `text` with control characters as \xNN: for messages about it.
+std::string printable(std::string_view text);
+
 /// The flags of one program. Each fills a field of a plain config struct, whose initial value is the default; a config
 /// file (INI, the same names without dashes) fills the same fields first and flags win. All mistakes are collected,
 /// each with the value, the reason and the remedy.

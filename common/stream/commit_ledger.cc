@@ -59,6 +59,10 @@ void CommitLedger::forget_stream(StreamId stream) {
   for (auto& [name, consumer] : consumers_) consumer.positions.erase(stream);
 }
 
+bool CommitLedger::anybody_connected() const {
+  return std::any_of(consumers_.begin(), consumers_.end(), [](const auto& c) { return c.second.connected; });
+}
+
 std::optional<FileOffset> CommitLedger::position(const std::string& name, StreamId stream) const {
   const auto consumer = consumers_.find(name);
   if (consumer == consumers_.end()) return std::nullopt;

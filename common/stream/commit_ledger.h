@@ -51,6 +51,8 @@ class CommitLedger {
   std::optional<FileOffset> held_for(const wire::StreamInfo& stream) const;
   /// The same, of the connected ones only.
   std::optional<FileOffset> committed_by_connected(const wire::StreamInfo& stream) const;
+  /// Whether a durable consumer is connected, of whom commits can come.
+  bool anybody_connected() const;
   std::optional<FileOffset> position(const std::string& name, StreamId stream) const;
 
   const std::map<std::string, Consumer>& consumers() const { return consumers_; }

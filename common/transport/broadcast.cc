@@ -13,7 +13,10 @@ struct Publisher::Impl {
 };
 
 Publisher::Publisher(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Publisher::~Publisher() = default;
+Publisher::~Publisher() {
+  // What was accepted may still leave, to those who take it.
+  if (impl_) impl_->socket.set(zmq::sockopt::linger, 500);
+}
 
 Result<std::unique_ptr<Publisher>> Publisher::open(Context& context, int queue_messages) {
   auto socket = transport::open_socket(context, zmq::socket_type::xpub, {.send_queue_messages = queue_messages});

@@ -10,6 +10,7 @@ namespace {
 constexpr std::size_t kMessagesPerTurn = 64;
 constexpr std::size_t kMaxPeers = 4096;
 constexpr Duration kGreetRetry = 20ms;
+constexpr Duration kTellSilence = 10s;
 constexpr Duration kForgetClient = 10min;  // one that only makes requests may compute between two of them
 
 transport::SocketOptions socket_options(const ControlOptions& options) {
@@ -30,6 +31,8 @@ struct ControlLink::Remote {
   InstanceId instance;
   PeerHealth health;
   MonoTime next_hello{};
+  std::optional<MonoTime> down_since;
+  bool told_silent = false;  ///< that nobody answers, since it is down
 
   Remote(PeerId peer, HeartbeatTiming timing, MonoTime now) : id(peer), health(timing, now) {}
 };
@@ -61,7 +64,8 @@ Result<std::string> ControlLink::bind(const Endpoint& endpoint) {
   socket->set(zmq::sockopt::router_mandatory, true);
   socket->set(zmq::sockopt::router_handover, true);
   auto address = transport::bind_socket(*socket, endpoint);
-  if (address) sockets_->router = std::move(*socket);
+  if (!address) return fail(address.error().code, "control link: " + address.error().context);
+  sockets_->router = std::move(*socket);
   return address;
 }
 
@@ -247,6 +251,8 @@ void ControlLink::come_up(Remote& remote, const wire::Peer& who, MonoTime now, C
   if (welcome_again) return;  // the answer to a Hello that crossed the first answer
   if (remote.up) go_down(remote, "it greeted anew", events);
   remote.up = true;
+  remote.told_silent = false;
+  remote.down_since.reset();
   remote.instance = who.instance;
   remote.only_asks = remote.dealer == nullptr && who.role == wire::Role::kClient;
   if (remote.dealer == nullptr) remote.address = who.name;
@@ -269,6 +275,7 @@ void ControlLink::forget_idle_client(MonoTime now, ControlEvents& events) {
 
 void ControlLink::go_down(Remote& remote, std::string_view reason, ControlEvents& events) {
   remote.up = false;
+  remote.down_since.reset();
   events.on_peer_down(remote.id, reason);
 }
 
@@ -282,6 +289,11 @@ void ControlLink::beat(MonoTime now, ControlEvents& events) {
         gone.push_back(id);
       } else if (greet_now_ || now >= remote->next_hello) {
         // Refused while the connection is not there yet: soon again.
+        if (now - remote->down_since.emplace(remote->down_since.value_or(now)) >= kTellSilence &&
+            !std::exchange(remote->told_silent, true)) {
+          log::warn("nobody answers, still trying; is the address right, and something listening there?",
+                    {{"endpoint", remote->address}});
+        }
         const bool left = transmit(*remote, encoder_.hello(self_), Frame());
         remote->next_hello = left ? now + options_.timing.interval : now;
         if (!left) next_beat_ = std::min<MonoTime>(next_beat_, now + kGreetRetry);

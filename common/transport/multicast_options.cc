@@ -1,6 +1,7 @@
 #include "common/transport/multicast_options.h"
 
 #include "common/transport/endpoint.h"
+#include "common/transport/relay_process.h"
 
 namespace fantail {
 
@@ -17,6 +18,19 @@ std::vector<std::string> MulticastOptions::problems() const {
   if (const auto ok = epgm_address(at.value_or("127.0.0.1"), group, port); !ok) {
     out.push_back("--group: " + ok.error().context);
   }
+  if (const auto relay = find_relay(); !relay) out.push_back("--transport 'epgm': " + relay.error().context);
+  return out;
+}
+
+std::vector<std::string> MulticastOptions::unused_problems() const {
+  const MulticastOptions untouched;
+  std::vector<std::string> out;
+  const auto unused = [&](const char* flag, const std::string& value) {
+    out.push_back("--" + std::string(flag) + " '" + value +
+                  "': has no effect on tcp; leave it out, or use --transport epgm");
+  };
+  if (interface != untouched.interface) unused("interface", interface);
+  if (group != untouched.group) unused("group", group);
   return out;
 }
 

@@ -19,6 +19,8 @@ struct MulticastOptions {
   void describe(OptionSet& options, const std::string& port_help = {});
   /// Everything wrong with these values, as sentences for the operator; looks at the interfaces of this host.
   std::vector<std::string> problems() const;
+  /// What was said of multicast although it is not used.
+  std::vector<std::string> unused_problems() const;
   /// The IPv4 address of the interface. kInvalid: it may have gone since problems() was empty.
   Result<std::string> local() const;
   /// "epgm://ADDRESS;GROUP:PORT".

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
+#include <system_error>
 
 namespace fantail {
 namespace {
@@ -21,14 +22,19 @@ constexpr Duration kHealthyAfter = 10s;  // running for so long, the next end is
 }  // namespace
 
 Result<std::string> find_relay() {
-  if (const char* given = std::getenv("FANTAIL_RELAY"); given != nullptr && *given != '\0') return std::string(given);
+  if (const char* given = std::getenv("FANTAIL_RELAY"); given != nullptr && *given != '\0') {
+    if (::access(given, X_OK) == 0) return std::string(given);
+    return fail(ErrorCode::kInvalid,
+                "FANTAIL_RELAY '" + std::string(given) + "': is no program that this user may run (" +
+                    std::generic_category().message(errno) + "); name fantail-epgm-relay, or unset it");
+  }
   std::error_code ec;
   const auto here = std::filesystem::read_symlink("/proc/self/exe", ec).parent_path();
   for (const auto& candidate : {here / "fantail-epgm-relay", here / "../libexec/fantail/fantail-epgm-relay"}) {
     if (::access(candidate.c_str(), X_OK) == 0) return candidate.lexically_normal().string();
   }
-  return fail(ErrorCode::kNotFound, "cannot find fantail-epgm-relay, which epgm needs: neither beside this program (" +
-                                        here.string() + ") nor in ../libexec/fantail; set FANTAIL_RELAY to its path");
+  return fail(ErrorCode::kInvalid, "cannot find fantail-epgm-relay, which epgm needs: neither beside this program (" +
+                                       here.string() + ") nor in ../libexec/fantail; set FANTAIL_RELAY to its path");
 }
 
 RelayProcess::RelayProcess(std::vector<std::string> arguments) : arguments_(std::move(arguments)) {}
@@ -85,6 +91,7 @@ bool RelayProcess::turn(MonoTime now) {
         now - started_ > kHealthyAfter ? kFirstBackOff : std::clamp(back_off_ * 2, kFirstBackOff, kLongestBackOff);
     next_start_ = now + back_off_;
     ++restarts_;
+    if (const auto n = end_log_.occurred(now); !n) return true;
     const std::string how = WIFSIGNALED(status) ? "signal " + std::to_string(WTERMSIG(status))
                                                 : "exit code " + std::to_string(WEXITSTATUS(status));
     log::warn("the epgm relay ended, starting another", {{"reason", how}, {"in_ms", to_milliseconds(back_off_)}});

@@ -45,9 +45,10 @@ class RelayProcess {
   MonoTime next_start_{};
   Duration back_off_{};
   std::uint64_t restarts_ = 0;
+  log::Repeated end_log_;
 };
 
-/// Where the relay program is: $FANTAIL_RELAY, beside this program, or in ../libexec/fantail from there. kNotFound
+/// Where the relay program is: $FANTAIL_RELAY, beside this program, or in ../libexec/fantail from there. kInvalid
 /// lists those.
 Result<std::string> find_relay();
 

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "common/base/unique_fd.h"
+#include "common/transport/endpoint.h"
 
 namespace fantail::transport {
 

@@ -325,6 +325,24 @@ def test_an_output_that_cannot_be_written_at_the_end_is_tried_again(lab: Lab) ->
     assert consumer.merged.read_bytes().endswith(last)
 
 
+def test_once_that_is_stopped_before_its_end_is_no_success(lab: Lab) -> None:
+    lab.source().append_lines(10)
+    link = lab.link("tcp")
+    producer = lab.producer(link.producers[0], "--once", "--drain", "0.1")
+    lab.wait_until(lambda: "producer started" in producer.stderr(), "the producer runs")
+    assert producer.terminate() == 1
+    consumer = lab.consumer(link.consumers[0], "--once", mirror=True)
+    lab.wait_until(lambda: "listening" in consumer.stderr(), "the consumer runs")
+    assert consumer.terminate() == 1
+
+    consumer.start()
+    producer.start()
+
+    assert producer.wait_exit() == 0
+    assert consumer.wait_exit() == 0
+    lab.assert_mirrored(consumer)
+
+
 def test_no_progress_line_where_stderr_is_no_terminal(lab: Lab) -> None:
     lab.source().append_lines(10_000)
     producer, consumer = lab.pair("--once")

@@ -1,5 +1,7 @@
 #include <gmock/gmock.h>
 
+#include <cstdlib>
+
 #include "consumer/config.h"
 
 namespace fantail {
@@ -9,6 +11,9 @@ using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+
+// The relay is not beside this test, and any program does for configurations.
+[[maybe_unused]] const int kRelayGiven = ::setenv("FANTAIL_RELAY", "/bin/true", 1);
 
 TEST(ConsumerConfigTest, OneControlLinkListensAtOneAddress) {
   ConsumerConfig config;
@@ -48,6 +53,14 @@ TEST(ConsumerConfigTest, ADirectoryIsNoFileToWriteTo) {
   EXPECT_THAT(config.problems(), ElementsAre(HasSubstr("not-there-yet/all.log")));
   config.outputs = {"file:/dev/null", "mirror:" + directory};
   EXPECT_THAT(config.problems(), IsEmpty());
+}
+
+TEST(ConsumerConfigTest, AnOutputGivenTwiceIsRefusedHoweverItIsWritten) {
+  ConsumerConfig config;
+  config.outputs = {"mirror:somewhere/d", "mirror:./somewhere/x/../d/", "file:a.log", "stdout", "file:./a.log", "stdout:"};
+  EXPECT_THAT(config.problems(), ElementsAre(HasSubstr("x/../d/"), HasSubstr("./a.log"), HasSubstr("stdout:")));
+  config.outputs = {"mirror:", "file:"};
+  EXPECT_THAT(config.problems(), ElementsAre(HasSubstr("a directory"), HasSubstr("a file")));
 }
 
 TEST(ConsumerConfigTest, AnInterfaceThatWentAwayIsAnErrorAndNoMore) {

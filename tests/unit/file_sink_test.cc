@@ -270,5 +270,24 @@ TEST_F(FileSinkTest, AnOutputThatCannotBeOpenedTakesNothing) {
   EXPECT_EQ(in("file/below.log"), "text\n");
 }
 
+TEST_F(FileSinkTest, TwoConsumersDoNotWriteToOneFile) {
+  const StreamMeta& meta = stream(1);
+  open(meta);
+  ASSERT_TRUE(sink->write(meta, {0}, as_bytes(std::string_view("mine\n")), {}));
+
+  std::string set_aside;
+  const auto other_state = StateDirectory::open(scratch.path() / "other");
+  auto other_store = CursorStore::open(*other_state, set_aside);
+  const auto other =
+      FileSink::open(*PathTemplate::parse(scratch / name), *RecordFormat::parse(format), rotation, *other_store);
+  ASSERT_TRUE((*other)->open_stream(meta, {}));
+  const auto refused = (*other)->write(meta, {0}, as_bytes(std::string_view("theirs\n")), {});
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().context, testing::HasSubstr("another consumer writes to it"));
+
+  sink.reset();
+  EXPECT_TRUE((*other)->write(meta, {0}, as_bytes(std::string_view("theirs\n")), {}));
+}
+
 }  // namespace
 }  // namespace fantail

@@ -64,6 +64,10 @@ class MirrorSinkTest : public testing::Test {
     const auto written = write(meta, 0, text);
     ASSERT_TRUE(written) << written.error().context;
   }
+  std::string problem_of_another() {
+    const auto another = MirrorSink::open(root, *store);
+    return another ? "" : another.error().context;
+  }
   std::string in(const std::string& name) const { return test::contents(root + "/" + name); }
   /// Where an older stream of `path` is kept: the part behind the path.
   static std::string older(const StreamMeta& meta) {
@@ -312,6 +316,12 @@ TEST_F(MirrorSinkTest, MoreMirrorsThanDescriptorsAllGetTheirBytes) {
   for (std::uint64_t n = 1; n <= 700; ++n) receive(stream(n, "/" + std::to_string(n)), std::to_string(n));
   for (const auto& meta : metas) ASSERT_TRUE(write(meta, std::to_string(meta.sequence).size(), "!"));
   for (std::uint64_t n = 1; n <= 700; ++n) ASSERT_EQ(in("host/" + std::to_string(n)), std::to_string(n) + "!");
+}
+
+TEST_F(MirrorSinkTest, TwoConsumersDoNotShareADirectory) {
+  EXPECT_THAT(problem_of_another(), HasSubstr("another consumer mirrors into this directory"));
+  sink.reset();
+  EXPECT_EQ(problem_of_another(), "");
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include <gmock/gmock.h>
 
+#include <cstdlib>
+
 #include "producer/config.h"
 
 namespace fantail {
@@ -9,6 +11,9 @@ using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+
+// The relay is not beside this test, and any program does for configurations.
+[[maybe_unused]] const int kRelayGiven = ::setenv("FANTAIL_RELAY", "/bin/true", 1);
 
 class ProducerConfigTest : public testing::Test {
  protected:
@@ -39,6 +44,31 @@ TEST_F(ProducerConfigTest, WhatHasNoEffectIsRefused) {
   EXPECT_THAT(config.problems(), ElementsAre(AllOf(HasSubstr("--advertise"), HasSubstr("no effect on tcp"))));
   config.transport = "epgm";
   EXPECT_THAT(config.problems(), IsEmpty());
+}
+
+TEST_F(ProducerConfigTest, FlagsOfMulticastWithoutMulticastAreRefused) {
+  config.multicast.interface = "eth7";
+  config.multicast.group = "banana";
+  EXPECT_THAT(config.problems(), ElementsAre(AllOf(HasSubstr("eth7"), HasSubstr("--transport epgm")),
+                                             AllOf(HasSubstr("banana"), HasSubstr("--transport epgm"))));
+}
+
+TEST_F(ProducerConfigTest, ANodeNameIsOnePathComponentThatPeopleCanRead) {
+  for (const char* name : {"..", ".", "a/b", "a\nb"}) {
+    config.node = name;
+    EXPECT_THAT(config.problems(), ElementsAre(HasSubstr("--node"))) << name;
+  }
+  config.node = "a\nb";
+  EXPECT_THAT(config.problems(), ElementsAre(HasSubstr("a\\x0ab")));
+  config.node = "web-1.example";
+  EXPECT_THAT(config.problems(), IsEmpty());
+}
+
+TEST_F(ProducerConfigTest, ARelayThatCannotBeRunIsToldBeforeAnythingStarts) {
+  config.transport = "epgm";
+  ::setenv("FANTAIL_RELAY", "/nonexistent/relay", 1);
+  EXPECT_THAT(config.problems(), ElementsAre(AllOf(HasSubstr("/nonexistent/relay"), HasSubstr("FANTAIL_RELAY"))));
+  ::setenv("FANTAIL_RELAY", "/bin/true", 1);
 }
 
 TEST_F(ProducerConfigTest, OnEpgmConsumersMustBeAbleToConnect) {

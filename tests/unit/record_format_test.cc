@@ -111,7 +111,7 @@ TEST_F(RecordFormatTest, AFieldInALineIsNoField) { EXPECT_EQ(record("{line}", "{
 
 TEST_F(RecordFormatTest, MistakesAreNamedWithWhatThereIs) {
   EXPECT_THAT(problem("{nonsense}"), AllOf(HasSubstr("'{nonsense}'"), HasSubstr("{line}")));
-  EXPECT_THAT(problem("{line"), HasSubstr("unknown field"));
+  EXPECT_THAT(problem("{line"), HasSubstr("'{' without '}'"));
   EXPECT_THAT(problem("json"), HasSubstr("jsonl"));
   EXPECT_THAT(problem(""), HasSubstr("raw"));
 }
