@@ -21,6 +21,7 @@ constexpr int kMulticastQueueMessages = 128;  // of all producers together: 32 M
 constexpr Duration kProgressInterval = 500ms;
 constexpr Duration kCheckInterval = 20ms;  // for the end that --once and --idle-exit wait for
 constexpr Duration kLastSync = 30s;        // on the way out
+constexpr Duration kLastWord = 1s;
 constexpr Duration kLongestWait = 1s;
 constexpr Duration kTalkSpacing = 2ms;  // lines that come one by one: control links are not looked at for each
 constexpr Duration kWatchInterval = 250ms;
@@ -258,6 +259,7 @@ int Consumer::run(StopSignals& signals) {
   if (on_terminal_) log::set_status_line({});
   for (const auto& sink : sinks_) sink->finish();
   if (!failed_ && !settle_all(kLastSync, signals)) failed_ = true;
+  control_->flush(kLastWord, *streams_);  // a producer may wait for the last commits
   const auto& counters = streams_->counters();
   log::info("consumer ended", {{"bytes", counters.bytes_delivered},
                                {"bytes_fetched", counters.bytes_fetched},

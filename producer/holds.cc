@@ -124,7 +124,7 @@ bool Tailer::everything_committed() const {
     const wire::StreamInfo* info = publisher_->info(entry.first);
     if (info == nullptr) return false;
     if (info->head == info->base) return true;  // nothing to commit
-    const auto committed = ledger_.committed_by_connected(*info);
+    const auto committed = ledger_.delivered_to(*info);
     return committed && *committed >= info->head;
   });
 }

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int kQueueMessages = 32;        // per slow receiver: 8 MiB of full chunks
 constexpr std::size_t kBuffersKept = 48;  // idle buffers for reuse: 12 MiB of full chunks
+constexpr Duration kLastWord = 1s;
 constexpr Duration kLongestWait = 1s;
 
 // A file that is written line by line would cost two thread switches per line. As network cards do with interrupts,
@@ -227,6 +228,7 @@ int Producer::run(StopSignals& signals) {
     if (work == 0) wait(mono_now(), signals);
   }
   tailer_->save_now();
+  if (!hurry_) control_->flush(kLastWord, *streams_);
   const bool cut_short = config_.once && !delivered();
   if (cut_short) log::error("stopped before everything was committed; a later run goes on from there");
   const std::uint64_t lost = tailer_->counters().given_up_bytes;

@@ -49,8 +49,8 @@ class Tailer final : public PublisherEvents {
   /// Saves what is not saved yet.
   void save_now();
 
-  /// Every byte of every file was read and is committed by every connected durable consumer that wants it, at least
-  /// one.
+  /// Every byte of every file was read and is on the disk of a durable consumer, and of every connected one that wants
+  /// it.
   bool everything_committed() const;
   /// Everything that is there was handed to the broadcast.
   bool everything_sent() const;

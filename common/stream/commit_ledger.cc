@@ -81,14 +81,17 @@ std::optional<FileOffset> CommitLedger::held_for(const wire::StreamInfo& stream)
   return least;
 }
 
-std::optional<FileOffset> CommitLedger::committed_by_connected(const wire::StreamInfo& stream) const {
-  std::optional<FileOffset> least;
+std::optional<FileOffset> CommitLedger::delivered_to(const wire::StreamInfo& stream) const {
+  std::optional<FileOffset> of_all_here;
+  std::optional<FileOffset> of_anybody;
   for (const auto& [name, consumer] : consumers_) {
-    if (!consumer.connected || !consumer.interest.wants(stream)) continue;
+    if (!consumer.interest.wants(stream)) continue;
     const FileOffset at = std::max(position(name, stream.stream).value_or(FileOffset{}), stream.base);
-    least = least ? std::min(*least, at) : at;
+    of_anybody = std::max(of_anybody.value_or(at), at);
+    if (consumer.connected) of_all_here = std::min(of_all_here.value_or(at), at);
   }
-  return least;
+  // Who has committed all of it may leave before anybody looks.
+  return of_all_here ? of_all_here : of_anybody;
 }
 
 }  // namespace fantail

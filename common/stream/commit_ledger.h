@@ -49,8 +49,8 @@ class CommitLedger {
   /// The least position of all durable consumers that want the stream, connected or not; nothing when there is none.
   /// Nobody waits for what is before its base.
   std::optional<FileOffset> held_for(const wire::StreamInfo& stream) const;
-  /// The same, of the connected ones only.
-  std::optional<FileOffset> committed_by_connected(const wire::StreamInfo& stream) const;
+  /// Up to where it is on somebody's disk, and of all who are connected and want it. Nothing when there is nobody.
+  std::optional<FileOffset> delivered_to(const wire::StreamInfo& stream) const;
   /// Whether a durable consumer is connected, of whom commits can come.
   bool anybody_connected() const;
   std::optional<FileOffset> position(const std::string& name, StreamId stream) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/transport/waiter.h"
 #include "common/transport/zmq_socket.h"
 
 namespace fantail {
@@ -10,6 +11,7 @@ namespace {
 constexpr std::size_t kMessagesPerTurn = 64;
 constexpr std::size_t kMaxPeers = 4096;
 constexpr Duration kGreetRetry = 20ms;
+constexpr std::uint64_t kFlushNonce = UINT64_MAX;  // of no peer
 constexpr Duration kTellSilence = 10s;
 constexpr Duration kForgetClient = 10min;  // one that only makes requests may compute between two of them
 
@@ -31,6 +33,7 @@ struct ControlLink::Remote {
   InstanceId instance;
   PeerHealth health;
   MonoTime next_hello{};
+  bool flushing = false;  ///< a Ping of flush() is not answered yet
   std::optional<MonoTime> down_since;
   bool told_silent = false;  ///< that nobody answers, since it is down
 
@@ -217,7 +220,12 @@ void ControlLink::handle(Remote& remote, Frame header, Frame payload, MonoTime n
       if (remote.up) transmit(remote, encoder_.pong(*ping), Frame());
       break;
     }
-    case wire::Kind::kPong: break;
+    case wire::Kind::kPong: {
+      const auto pong = wire::decode_ping(body);
+      if (!pong) return reject(pong.error(), remote.address, now);
+      if (pong->nonce == kFlushNonce) remote.flushing = false;
+      break;
+    }
     case wire::Kind::kBye: {
       const auto bye = wire::decode_bye(body);
       if (!bye) return reject(bye.error(), remote.address, now);
@@ -277,6 +285,23 @@ void ControlLink::go_down(Remote& remote, std::string_view reason, ControlEvents
   remote.up = false;
   remote.down_since.reset();
   events.on_peer_down(remote.id, reason);
+}
+
+bool ControlLink::flush(Duration limit, ControlEvents& events) {
+  const MonoTime until = mono_now() + limit;
+  for (auto& [id, remote] : remotes_) {
+    remote->flushing = remote->up && !remote->only_asks && transmit(*remote, encoder_.ping({kFlushNonce}), Frame());
+  }
+  for (MonoTime now = mono_now();; now = mono_now()) {
+    turn(now, events);
+    const bool waiting =
+        std::any_of(remotes_.begin(), remotes_.end(), [](const auto& r) { return r.second->up && r.second->flushing; });
+    if (!waiting) return true;
+    if (now >= until) return false;
+    Waiter waiter;
+    for (void* socket : native_sockets()) waiter.add_socket(socket);
+    waiter.wait(std::min(until, due()) - now);
+  }
 }
 
 void ControlLink::beat(MonoTime now, ControlEvents& events) {

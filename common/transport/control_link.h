@@ -79,6 +79,10 @@ class ControlLink final : public ControlPort {
 
   /// Receives a bounded number of messages and keeps the heartbeat. Returns how much it did.
   std::size_t turn(MonoTime now, ControlEvents& events);
+  /// Before the end: waits until everybody who is up has received what was sent to them, which a Pong that comes behind
+  /// it shows, at most `limit`. A connection that is closed with bytes unread takes with it what the other side has
+  /// not read yet. False: not everybody has.
+  bool flush(Duration limit, ControlEvents& events);
   /// When to call turn() again although no socket is ready.
   MonoTime due() const { return greet_now_ ? MonoTime{} : next_beat_; }
 

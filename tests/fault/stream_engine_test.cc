@@ -399,9 +399,9 @@ TEST_F(StreamEngineTest, ARestartedConsumerStaysConnectedWhenItsOldLinkIsGivenUp
   RecordingConsumer& restarted = consumer("c");
   connect(restarted);
   killed.link.go_down();
-  EXPECT_EQ(ledger.committed_by_connected(*publisher->info(t.info.stream)), FileOffset{0});
+  EXPECT_TRUE(ledger.anybody_connected());
   restarted.link.go_down();
-  EXPECT_EQ(ledger.committed_by_connected(*publisher->info(t.info.stream)), std::nullopt);
+  EXPECT_FALSE(ledger.anybody_connected());
 }
 
 TEST_F(StreamEngineTest, ASourceThatKnowsNoStreamsYetLosesNoneOfThem) {

@@ -38,10 +38,10 @@ TEST_F(CommitLedgerTest, NobodyWaitsForWhatIsBeforeTheBase) {
   wire::StreamInfo s = stream(1);
   s.base = {500};
   EXPECT_EQ(ledger.held_for(s), FileOffset{500});
-  EXPECT_EQ(ledger.committed_by_connected(s), FileOffset{500});
+  EXPECT_EQ(ledger.delivered_to(s), FileOffset{500});
   ledger.commit("c", stream_id(1), {700});
   EXPECT_EQ(ledger.held_for(s), FileOffset{700});
-  EXPECT_EQ(ledger.committed_by_connected(s), FileOffset{700});
+  EXPECT_EQ(ledger.delivered_to(s), FileOffset{700});
 }
 
 TEST_F(CommitLedgerTest, PositionsNeverGoBack) {
@@ -58,7 +58,19 @@ TEST_F(CommitLedgerTest, AConsumerThatIsAwayIsStillWaitedFor) {
   ledger.disconnected("away");
   ledger.commit("here", stream_id(1), {1000});
   EXPECT_EQ(ledger.held_for(stream(1)), FileOffset{0});
-  EXPECT_EQ(ledger.committed_by_connected(stream(1)), FileOffset{1000});
+  EXPECT_EQ(ledger.delivered_to(stream(1)), FileOffset{1000});
+}
+
+TEST_F(CommitLedgerTest, WhoHasAllOfItMayLeave) {
+  EXPECT_EQ(ledger.delivered_to(stream(1)), std::nullopt);
+  seen("one");
+  seen("two");
+  ledger.commit("one", stream_id(1), {1000});
+  ledger.commit("two", stream_id(1), {10});
+  ledger.disconnected("one");
+  EXPECT_EQ(ledger.delivered_to(stream(1)), FileOffset{10}) << "who is here is waited for";
+  ledger.disconnected("two");
+  EXPECT_EQ(ledger.delivered_to(stream(1)), FileOffset{1000}) << "it is on somebody's disk";
 }
 
 TEST_F(CommitLedgerTest, OnlyThoseWhoWantTheTopicCount) {

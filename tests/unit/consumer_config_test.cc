@@ -57,7 +57,8 @@ TEST(ConsumerConfigTest, ADirectoryIsNoFileToWriteTo) {
 
 TEST(ConsumerConfigTest, AnOutputGivenTwiceIsRefusedHoweverItIsWritten) {
   ConsumerConfig config;
-  config.outputs = {"mirror:somewhere/d", "mirror:./somewhere/x/../d/", "file:a.log", "stdout", "file:./a.log", "stdout:"};
+  config.outputs = {
+      "mirror:somewhere/d", "mirror:./somewhere/x/../d/", "file:a.log", "stdout", "file:./a.log", "stdout:"};
   EXPECT_THAT(config.problems(), ElementsAre(HasSubstr("x/../d/"), HasSubstr("./a.log"), HasSubstr("stdout:")));
   config.outputs = {"mirror:", "file:"};
   EXPECT_THAT(config.problems(), ElementsAre(HasSubstr("a directory"), HasSubstr("a file")));
