@@ -21,8 +21,14 @@ Result<zmq::socket_t> open_socket(Context& context, zmq::socket_type type, const
     socket.set(zmq::sockopt::maxmsgsize, options.max_message_bytes);
     socket.set(zmq::sockopt::reconnect_ivl, 20);
     socket.set(zmq::sockopt::reconnect_ivl_max, 500);
-    socket.set(zmq::sockopt::heartbeat_ivl, 1000);
-    socket.set(zmq::sockopt::heartbeat_timeout, 3000);
+    // A host that is gone: the kernel notices within some 4 s, whether something is on its way there or not. ZMTP
+    // heartbeats would do it too, but libzmq 4.3.4 aborts in them (stream_engine_base.cpp, !_io_error) when our own
+    // process was stopped for a few seconds with a full queue.
+    socket.set(zmq::sockopt::tcp_maxrt, 4000);
+    socket.set(zmq::sockopt::tcp_keepalive, 1);
+    socket.set(zmq::sockopt::tcp_keepalive_idle, 2);
+    socket.set(zmq::sockopt::tcp_keepalive_intvl, 1);
+    socket.set(zmq::sockopt::tcp_keepalive_cnt, 3);
     return socket;
   } catch (const zmq::error_t& e) {
     return fail_errno(e.num(), "opening a socket");

@@ -13,7 +13,7 @@
 namespace fantail::transport {
 
 /// Settings that all our sockets share: never linger (durability is the engine's business), bounded message size, quick
-/// reconnects, and ZMTP heartbeats so that a peer that stopped answering is cut off and its queue freed.
+/// reconnects, and a connection to a host that is gone is given up and its queue freed.
 struct SocketOptions {
   int send_queue_messages = 64;
   int receive_queue_messages = 64;
