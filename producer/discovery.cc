@@ -50,8 +50,12 @@ const Selection* Discovery::selection_of(std::string_view path) const {
   return nullptr;
 }
 
-void Discovery::watch_directory(const std::string& directory) {
-  if (!inotify_ || watch_of_.contains(directory)) return;
+void Discovery::watch_directory(const std::string& directory, FileId id) {
+  if (!inotify_) return;
+  if (const auto known = directories_.find(directory); known != directories_.end()) {
+    if (known->second.id == id) return;
+    forget_directory(directory);  // another directory has this name now
+  }
   const int wd = ::inotify_add_watch(inotify_.get(), directory.c_str(), kDirectoryEvents);
   if (wd < 0) {
     if (errno == ENOENT || errno == ENOTDIR) return;
@@ -62,16 +66,77 @@ void Discovery::watch_directory(const std::string& directory) {
     }
     return;
   }
+  // A watch belongs to the directory, not to its name: under another name it had the same number.
+  if (const auto before = directory_of_.find(wd); before != directory_of_.end()) directories_.erase(before->second);
   directory_of_[wd] = directory;
-  watch_of_[directory] = wd;
+  directories_[directory] = {wd, id};
 }
 
-void Discovery::watch_link(const std::string& path) {
-  if (!inotify_ || watch_of_.contains(path)) return;
+/// The directory and all below it: their names do not stand for what is watched any more.
+void Discovery::forget_directory(const std::string& directory) {
+  const std::string below = join(directory, "");
+  const auto forget = [&](auto it) {
+    ::inotify_rm_watch(inotify_.get(), it->second.wd);  // fails when the kernel did it already
+    directory_of_.erase(it->second.wd);
+    return directories_.erase(it);
+  };
+  if (const auto it = directories_.find(directory); it != directories_.end()) forget(it);
+  for (auto it = directories_.lower_bound(below); it != directories_.end() && it->first.starts_with(below);) {
+    it = forget(it);
+  }
+}
+
+bool Discovery::sees(const std::string& path) const {
+  const auto slash = path.rfind('/');
+  if (!inotify_ || slash == std::string::npos) return false;
+  return directories_.contains(std::string_view(path).substr(0, std::max<std::size_t>(slash, 1)));
+}
+
+void Discovery::watch_link(const std::string& path, FileId target) {
+  if (!inotify_) return;
+  if (const auto known = links_.find(path); known != links_.end()) {
+    if (known->second.id == target) return;
+    forget_link(path);
+  }
   const int wd = ::inotify_add_watch(inotify_.get(), path.c_str(), IN_MODIFY);
   if (wd < 0) return;  // gone again, or no watches left: the rescan sees it
-  link_of_[wd] = path;
-  watch_of_[path] = wd;
+  links_of_[wd].insert(path);
+  links_[path] = {wd, target};
+}
+
+void Discovery::forget_link(const std::string& path) {
+  const auto known = links_.find(path);
+  if (known == links_.end()) return;
+  const auto others = links_of_.find(known->second.wd);
+  if (others != links_of_.end()) {
+    others->second.erase(path);
+    if (others->second.empty()) {
+      ::inotify_rm_watch(inotify_.get(), known->second.wd);
+      links_of_.erase(others);
+    }
+  }
+  links_.erase(known);
+}
+
+void Discovery::watch_if_link(const std::string& path) {
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) != 0 || !S_ISLNK(status.st_mode) || selection_of(path) == nullptr) return;
+  if (::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode)) watch_link(path, {status.st_dev, status.st_ino});
+}
+
+void Discovery::check_links(Changes& changes) {
+  for (const auto& [path, watched] : std::map(links_)) {
+    struct stat status {};
+    FileId target{};  // of a link that leads nowhere
+    if (::stat(path.c_str(), &status) == 0) target = {status.st_dev, status.st_ino};
+    if (target == watched.id) continue;
+    changes.touched.insert(path);
+    changes.arrived.insert(path);
+    forget_link(path);
+    watch_if_link(path);
+    const bool is_link = ::lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode);
+    if (is_link) links_.try_emplace(path, Watched{-1, target});  // to see it lead somewhere again
+  }
 }
 
 std::vector<std::size_t> Discovery::scan(const std::function<void(const std::string&, const Selection&)>& found) {
@@ -84,8 +149,9 @@ std::vector<std::size_t> Discovery::scan(const std::function<void(const std::str
       std::error_code ec;
       while (existing.has_relative_path() && !std::filesystem::is_directory(existing, ec))
         existing = existing.parent_path();
+      struct stat status {};
       if (existing != root) {
-        watch_directory(existing.string());
+        if (::stat(existing.c_str(), &status) == 0) watch_directory(existing.string(), {status.st_dev, status.st_ino});
       } else {
         walk(root, 0, state);
       }
@@ -98,7 +164,7 @@ void Discovery::walk(const std::string& directory, int depth, Walk& state) {
   struct stat status {};
   if (depth > kMaxDepth || ::stat(directory.c_str(), &status) != 0) return;
   if (!state.seen.insert({status.st_dev, status.st_ino}).second) return;
-  watch_directory(directory);  // before reading it, so that nothing slips in between
+  watch_directory(directory, {status.st_dev, status.st_ino});  // before reading it, so that nothing slips in between
   const std::unique_ptr<DIR, int (*)(DIR*)> handle(::opendir(directory.c_str()), ::closedir);
   if (!handle) return;
   std::vector<std::string> below;
@@ -120,7 +186,7 @@ void Discovery::walk(const std::string& directory, int depth, Walk& state) {
     } else if (is_file) {
       if (const Selection* selection = selection_of(path)) {
         ++state.matched[static_cast<std::size_t>(selection - selections_.data())];
-        if (entry->d_type == DT_LNK) watch_link(path);
+        if (entry->d_type == DT_LNK) watch_link(path, {status.st_dev, status.st_ino});
         state.found(path, *selection);
       }
     }
@@ -140,21 +206,18 @@ bool Discovery::read_events(Changes& changes) {
       changes.rescan = true;
       continue;
     }
-    if (const auto link = link_of_.find(event->wd); link != link_of_.end()) {
-      changes.touched.insert(link->second);
+    if (const auto links = links_of_.find(event->wd); links != links_of_.end()) {
+      const std::set<std::string> paths = links->second;
+      changes.touched.insert(paths.begin(), paths.end());
       if ((event->mask & IN_IGNORED) != 0) {
-        watch_of_.erase(link->second);
-        link_of_.erase(link);
+        for (const std::string& path : paths) forget_link(path);
       }
       continue;
     }
     const auto found = directory_of_.find(event->wd);
     if (found == directory_of_.end()) continue;
     if ((event->mask & (IN_IGNORED | IN_DELETE_SELF | IN_MOVE_SELF)) != 0) {
-      // The name no longer stands for the watched directory.
-      if ((event->mask & IN_MOVE_SELF) != 0) ::inotify_rm_watch(inotify_.get(), event->wd);
-      watch_of_.erase(found->second);
-      directory_of_.erase(found);
+      forget_directory(std::string(found->second));
       changes.rescan = true;
       continue;
     }
@@ -165,7 +228,19 @@ bool Discovery::read_events(Changes& changes) {
       continue;
     }
     changes.touched.insert(path);
-    if ((event->mask & (IN_CREATE | IN_MOVED_TO)) != 0) changes.arrived.insert(path);
+    if ((event->mask & (IN_DELETE | IN_MOVED_FROM)) != 0) changes.left.insert(path);
+    if ((event->mask & IN_MOVED_FROM) != 0) {
+      const auto earlier = changes.origins.extract(path);
+      moving_ = {event->cookie, earlier ? earlier.mapped() : path};
+    } else if ((event->mask & IN_MOVED_TO) != 0 && event->cookie == moving_.first) {
+      changes.origins[path] = std::exchange(moving_, {}).second;
+    } else if ((event->mask & (IN_CREATE | IN_DELETE)) != 0) {
+      changes.origins.erase(path);
+    }
+    if ((event->mask & (IN_CREATE | IN_MOVED_TO)) != 0) {
+      changes.arrived.insert(path);
+      watch_if_link(path);
+    }
   }
   return true;
 }

@@ -1,11 +1,14 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "common/base/log.h"
@@ -36,14 +39,18 @@ class Discovery {
   std::vector<std::size_t> scan(const std::function<void(const std::string& path, const Selection&)>& found);
 
   struct Changes {
-    std::set<std::string> touched;  ///< something happened to the entry of this path
-    std::set<std::string> arrived;  ///< among them: created or moved here
-    bool rescan = false;            ///< events were lost, or directories changed
+    std::set<std::string> touched;               ///< something happened to the entry of this path
+    std::set<std::string> arrived;               ///< among them: created or moved here
+    std::set<std::string> left;                  ///< among them: deleted or moved away
+    std::map<std::string, std::string> origins;  ///< where those that were moved here had been before
+    bool rescan = false;                         ///< events were lost, or directories changed
   };
   /// Takes in a bounded number of events; false when there were none.
   bool read_events(Changes& changes);
-  /// Tells of changes of the file behind a symbolic link, which its directory's watch does not see.
-  void watch_link(const std::string& path);
+  /// Adds the symbolic links that lead to another file than when it was last asked: no watch of ours sees that.
+  void check_links(Changes& changes);
+  /// Whether events tell of changes of the file at this path: its directory is watched.
+  bool sees(const std::string& path) const;
 
   int fd() const { return inotify_.get(); }  ///< -1 when polling
   bool polling() const { return !inotify_; }
@@ -55,16 +62,28 @@ class Discovery {
       : selections_(std::move(selections)), excludes_(std::move(excludes)) {}
   struct Walk;
   void walk(const std::string& directory, int depth, Walk& walk);
-  void watch_directory(const std::string& directory);
+  using FileId = std::pair<dev_t, ino_t>;
+  void watch_directory(const std::string& directory, FileId id);
+  void forget_directory(const std::string& directory);
+  /// Tells of changes of the file behind a symbolic link, which its directory's watch does not see.
+  void watch_link(const std::string& path, FileId target);
+  void forget_link(const std::string& path);
+  void watch_if_link(const std::string& path);
   bool excluded(std::string_view path) const;
 
   std::vector<Selection> selections_;
   std::vector<Glob> excludes_;
   UniqueFd inotify_;
+  struct Watched {
+    int wd;
+    FileId id;  ///< what the name led to when it was watched
+  };
   std::map<int, std::string> directory_of_;
-  std::map<std::string, int, std::less<>> watch_of_;
-  std::map<int, std::string> link_of_;
+  std::map<std::string, Watched, std::less<>> directories_;
+  std::map<int, std::set<std::string>> links_of_;  ///< several may lead to one file
+  std::map<std::string, Watched, std::less<>> links_;
   std::size_t unwatched_ = 0;
+  std::pair<std::uint32_t, std::string> moving_;  ///< cookie and path of the last entry that was moved away
   log::Repeated watch_limit_log_{std::chrono::minutes{10}};
 };
 

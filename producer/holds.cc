@@ -8,7 +8,7 @@ namespace fantail {
 namespace {
 
 constexpr Duration kSweepInterval = 1s;
-constexpr Duration kDeletedQuiet = 5s;  // a deleted file may still be written by who has it open
+constexpr Duration kDeletedQuiet = 5s;  // where it cannot be known whether somebody has it open for writing
 constexpr Duration kCloseIdleAfter = 10s;
 constexpr Duration kForgetUnwantedAfter = 10s;
 
@@ -28,7 +28,17 @@ void Tailer::sweep_deleted(Tracked& tracked, MonoTime now) {
   const wire::StreamInfo* info = publisher_->info(id);
   if (info == nullptr || tracked.record.gone) return;
   const bool read_to_end = info->sent == info->head;
-  if (read_to_end && !tracked.sealed_since && now - std::max(tracked.active, *tracked.deleted_since) >= kDeletedQuiet) {
+  // Sealed when nobody can write to it any more; where that cannot be known, when nobody has for a while.
+  const auto over = [&] {
+    if (!tracked.file.is_open()) return true;
+    switch (tracked.file.writers()) {
+      case TailedFile::Writers::kNone: return true;
+      case TailedFile::Writers::kSome: return false;
+      case TailedFile::Writers::kUnknown: break;
+    }
+    return now - std::max(tracked.active, *tracked.deleted_since) >= kDeletedQuiet;
+  };
+  if (read_to_end && !tracked.sealed_since && over()) {
     publisher_->seal(id, info->head, std::nullopt);
     tracked.record.info.sealed = true;
     tracked.sealed_since = now;
@@ -68,6 +78,7 @@ void Tailer::sweep(MonoTime now) {
   }
 
   std::vector<StreamId> finished;
+  std::vector<StreamId> unseen;  ///< changes of them are told by nobody
   for (auto& [id, tracked] : tracked_) {
     const wire::StreamInfo* info = publisher_->info(id);
     if (info == nullptr) continue;
@@ -78,10 +89,19 @@ void Tailer::sweep(MonoTime now) {
       if (done) finished.push_back(id);
       continue;
     }
+    if (!tracked->file.is_open() || tracked->deleted_since) continue;
+    // Events come under the name that the writer opened: of a file that has, or had, another one they may be somewhere
+    // else.
+    const bool seen = !tracked->astray && tracked->names == 1 && tracked->file.path() == tracked->record.info.path &&
+                      discovery_.sees(tracked->file.path());
+    if (!seen) unseen.push_back(id);
     const bool idle = now - tracked->active >= kCloseIdleAfter && info->sent == info->head;
-    if (idle && tracked->file.is_open() && !tracked->deleted_since && (!committed || *committed >= info->head)) {
-      tracked->file.close();
-    }
+    if (!idle || (committed && *committed < info->head)) continue;
+    // By its name it may not be found again in a place that nobody watches, so it stays open for who writes to it.
+    if (seen || tracked->file.writers() != TailedFile::Writers::kSome) tracked->file.close();
+  }
+  for (const StreamId id : unseen) {
+    if (Tracked* tracked = find(id)) refresh(*tracked);
   }
   if (auto ok = registry_.remove_streams(finished); !ok) {
     if (const auto n = save_error_log_.occurred(now))
@@ -120,6 +140,7 @@ void Tailer::seal_for_now() {
 
 bool Tailer::everything_committed() const {
   if (recollection_ || !fresh_.empty()) return false;
+  if (!tracked_.empty() && ledger_.consumers().empty()) return false;  // empty files are to be known somewhere, too
   return std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
     const wire::StreamInfo* info = publisher_->info(entry.first);
     if (info == nullptr) return false;

@@ -74,7 +74,8 @@ Status TailedFile::open() {
   if (!fd) return fail_errno(errno, path_);
   struct stat status {};
   if (::fstat(fd.get(), &status) != 0) return fail_errno(errno, path_);
-  if (key_from(status) != key_) return replaced("another file is there now");
+  // Ours may be there still, under another name.
+  if (key_from(status) != key_) return fail(ErrorCode::kNotFound, path_ + ": another file is there now");
   fd_ = std::move(fd);
   return {};
 }
@@ -193,6 +194,15 @@ Result<FileOffset> TailedFile::skip_to_end() {
   return end;
 }
 
+TailedFile::Writers TailedFile::writers() const {
+  // The kernel grants a lease for reading only while nobody has the file open for writing (fcntl(2)).
+  if (::fcntl(fd_.get(), F_SETLEASE, F_RDLCK) == 0) {
+    ::fcntl(fd_.get(), F_SETLEASE, F_UNLCK);
+    return Writers::kNone;
+  }
+  return errno == EAGAIN || errno == EBUSY ? Writers::kSome : Writers::kUnknown;
+}
+
 Result<TailedFile::Look> TailedFile::look(bool verify) {
   if (auto ok = open(); !ok) return tl::unexpected(ok.error());
   struct stat status {};
@@ -203,7 +213,7 @@ Result<TailedFile::Look> TailedFile::look(bool verify) {
     if (auto ok = verify_tail(); !ok) return tl::unexpected(ok.error());
     if (auto ok = verify_head(); !ok) return tl::unexpected(ok.error());
   }
-  return Look{size, status.st_nlink == 0};
+  return Look{size, status.st_nlink};
 }
 
 }  // namespace fantail

@@ -51,11 +51,12 @@ class TailedFile final : public StreamSource {
 
   struct Look {
     std::uint64_t size = 0;
-    bool deleted = false;  ///< no name is left; only an open descriptor keeps it
+    std::uint64_t names = 1;  ///< 0: only an open descriptor keeps it
+    bool deleted() const { return names == 0; }
   };
   /// Opens if need be and tells its size. kReplaced if it is another incarnation. A file that has bytes behind the
   /// cursor is compared with its fingerprint only if `verify`: without it the read that must follow finds out.
-  /// kNotFound if the path leads nowhere and no descriptor is open.
+  /// kNotFound if the path leads nowhere or to another file, and no descriptor is open.
   Result<Look> look(bool verify);
 
   /// Remembers the beginning of a file of which nothing was read yet, as far as it is there.
@@ -67,11 +68,15 @@ class TailedFile final : public StreamSource {
   /// Begins at the present end instead of at 0: what is there already is no part of the stream.
   Result<FileOffset> skip_to_end();
 
-  /// Opens by path. kReplaced when another file is there.
+  /// Opens by path. kNotFound when nothing or another file is there.
   Status open();
   void close() { fd_.reset(); }
   bool is_open() const { return static_cast<bool>(fd_); }
   int fd() const { return fd_.get(); }
+
+  /// Whether somebody can still write to the open file. kUnknown: this file system or our rights do not let us ask.
+  enum class Writers : std::uint8_t { kNone, kSome, kUnknown };
+  Writers writers() const;
 
   const std::string& path() const { return path_; }
   void set_path(std::string path) { path_ = std::move(path); }  ///< it was renamed

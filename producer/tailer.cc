@@ -110,15 +110,23 @@ std::size_t Tailer::turn(MonoTime now) {
   if (recollection_) return go_on_rebuilding();
   std::size_t work = 0;
   Discovery::Changes changes;
-  if (discovery_.read_events(changes)) {
-    for (const std::string& path : changes.touched) {
-      if (Tracked* tracked = changes.arrived.contains(path) ? nullptr : at_path(path)) {
-        refresh(*tracked);
-      } else {
-        look_at(path);
-      }
-      ++work;
+  discovery_.read_events(changes);
+  if (now >= next_sweep_) discovery_.check_links(changes);
+  work += changes.touched.size();
+  // Who arrives may be who left from somewhere else.
+  for (const std::string& path : changes.arrived) {
+    const auto origin = changes.origins.find(path);
+    look_at(path, origin == changes.origins.end() ? std::string() : origin->second);
+  }
+  for (const std::string& path : changes.touched) {
+    if (changes.arrived.contains(path)) continue;
+    Tracked* tracked = at_path(path);
+    if (tracked == nullptr) {
+      look_at(path);
+      continue;
     }
+    refresh(*tracked);
+    if (changes.left.contains(path) && at_path(path) == tracked) look_for(*tracked);
   }
   if (changes.rescan) next_scan_ = std::min(next_scan_, last_scan_ + kWalkSpacing);
   if (now >= next_scan_) scan(now);
@@ -141,6 +149,19 @@ void Tailer::scan(MonoTime now) {
   next_scan_ = now + config_.rescan;
   ++counters_.walks;
   matched_ = discovery_.scan([this](const std::string& path, const Selection&) { look_at(path); });
+  // Files whose names the walk did not come by: names that no pattern takes, and those that are gone without an event.
+  std::vector<StreamId> not_met;
+  for (const auto& [path, id] : by_path_) {
+    if (const Tracked* tracked = find(id); tracked != nullptr && tracked->met_in_walk != counters_.walks) {
+      not_met.push_back(id);
+    }
+  }
+  for (const StreamId id : not_met) {
+    Tracked* tracked = find(id);
+    if (tracked == nullptr || tracked->sealed_since) continue;
+    look_for(*tracked);
+    if (!missing_.contains(id)) refresh(*tracked);
+  }
   if (!tracked_.empty()) return;
   // Oldest first, so that a consumer sees a backlog in the order in which it came about.
   std::sort(fresh_.begin(), fresh_.end(), [](const StreamRecord& a, const StreamRecord& b) {
@@ -150,13 +171,15 @@ void Tailer::scan(MonoTime now) {
 
 // ---- which file is which stream
 
-void Tailer::look_at(const std::string& path) {
+/// `origin`: the name it had a moment ago, if it was renamed. It may be gone from there before anybody looked.
+void Tailer::look_at(const std::string& path, const std::string& origin) {
   const auto key = key_of(path);
   Tracked* here_before = at_path(path);
   if (here_before != nullptr && (!key || here_before->record.key != *key)) lost_sight(*here_before);
   if (!key) return;
   if (const auto known = by_key_.find(*key); known != by_key_.end()) {
     if (Tracked* tracked = find(known->second)) {
+      tracked->met_in_walk = counters_.walks;
       if (tracked->file.path() != path) {
         // Links give one file several names; the first stays its name while it leads there.
         const auto old = key_of(tracked->file.path());
@@ -168,7 +191,10 @@ void Tailer::look_at(const std::string& path) {
   }
   const bool waiting = std::any_of(fresh_.begin(), fresh_.end(), [&](const StreamRecord& r) { return r.key == *key; });
   if (waiting) return;
-  if (const Selection* selection = discovery_.selection_of(path)) mint(path, *key, *selection);
+  const Selection* selection = discovery_.selection_of(path);
+  const bool by_origin = selection == nullptr && !origin.empty();
+  if (by_origin) selection = discovery_.selection_of(origin);
+  if (selection != nullptr) mint(path, by_origin ? origin : path, *key, *selection);
 }
 
 void Tailer::rename(Tracked& tracked, const std::string& path) {
@@ -176,6 +202,7 @@ void Tailer::rename(Tracked& tracked, const std::string& path) {
   unlink_path(tracked);
   by_path_[path] = tracked.record.info.stream;
   tracked.file.set_path(path);
+  tracked.astray = false;
   dirty_.insert(tracked.record.info.stream);
 }
 
@@ -211,7 +238,8 @@ void Tailer::refresh(Tracked& tracked) {
     if (known.cursor.raw == 0 && known.head_length == 0 && tracked.file.learn_head()) save(now_);
     publisher_->advance(id, {look->size});
   }
-  if (look->deleted && !tracked.deleted_since) {
+  tracked.names = look->names;
+  if (look->deleted() && !tracked.deleted_since) {
     tracked.deleted_since = now_;
     deleted_.insert(id);
     unlink_path(tracked);
@@ -221,12 +249,13 @@ void Tailer::refresh(Tracked& tracked) {
   }
 }
 
-void Tailer::mint(const std::string& path, FileKey key, const Selection& selection) {
+/// `name`: the path that consumers are told.
+void Tailer::mint(const std::string& path, const std::string& name, FileKey key, const Selection& selection) {
   StreamRecord record;
   record.info.stream = random_id<StreamId>();
   record.info.sequence = registry_.next_sequence();
   record.info.topic = selection.topic;
-  record.info.path = path;
+  record.info.path = name;
   record.info.first_seen = wall_now();
   record.current_path = path;
   record.key = key;
@@ -252,6 +281,7 @@ void Tailer::announce_fresh() {
     }
     return;
   }
+  std::vector<StreamId> announced;
   for (StreamRecord& record : std::exchange(fresh_, {})) {
     Tracked& tracked = track(std::move(record));
     const StreamId id = tracked.record.info.stream;
@@ -259,11 +289,21 @@ void Tailer::announce_fresh() {
     by_path_[tracked.record.current_path] = id;
     ++counters_.streams_created;
     log::info("file found", {{"stream", id}, {"topic", tracked.record.info.topic}, {"path", tracked.file.path()}});
-    refresh(tracked);
+    announced.push_back(id);
+  }
+  // Not before all are known: a look may find that another of them is at the path by now.
+  for (const StreamId id : announced) {
+    if (Tracked* tracked = find(id)) refresh(*tracked);
   }
 }
 
-/// It is not where it was: renamed, moved away or deleted.
+/// Whether it is where it was.
+void Tailer::look_for(Tracked& tracked) {
+  const auto there = key_of(tracked.file.path());
+  if (!there || *there != tracked.record.key) lost_sight(tracked);
+}
+
+/// It is not where it was: renamed, moved away or deleted. Harmless if that was seen already.
 void Tailer::lost_sight(Tracked& tracked) {
   const StreamId id = tracked.record.info.stream;
   if (tracked.deleted_since || tracked.sealed_since || missing_.contains(id)) return;
@@ -295,7 +335,10 @@ void Tailer::resolve_missing(MonoTime now) {
       std::array<char, 4096> target{};
       const std::string link = "/proc/self/fd/" + std::to_string(tracked->file.fd());
       const ssize_t n = ::readlink(link.c_str(), target.data(), target.size());
-      if (n > 0) rename(*tracked, std::string(target.data(), static_cast<std::size_t>(n)));
+      const std::string place(target.data(), n > 0 ? static_cast<std::size_t>(n) : 0);
+      // Of another hard link the kernel does not know the name.
+      if (!place.empty() && !place.ends_with(" (deleted)")) rename(*tracked, place);
+      tracked->astray = true;
       refresh(*tracked);
     } else {
       give_up(*tracked, wire::LossReason::kDeleted);

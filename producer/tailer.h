@@ -81,10 +81,11 @@ class Tailer final : public PublisherEvents {
   bool finish_rebuilding();
   Tracked& track(StreamRecord record);
   void scan(MonoTime now);
-  void look_at(const std::string& path);
+  void look_at(const std::string& path, const std::string& origin = {});
   void refresh(Tracked& tracked);
-  void mint(const std::string& path, FileKey key, const Selection& selection);
+  void mint(const std::string& path, const std::string& name, FileKey key, const Selection& selection);
   void announce_fresh();
+  void look_for(Tracked& tracked);
   void lost_sight(Tracked& tracked);
   void resolve_missing(MonoTime now);
   void reincarnate(Tracked& tracked, wire::LossReason reason);

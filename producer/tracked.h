@@ -11,7 +11,10 @@ struct Tailer::Tracked {
   StreamRecord record;  ///< the parts that do not change often; the rest is in `file` and the publisher
   TailedFile file;
   MonoTime active{};
-  FileOffset verified_end;  ///< its own bytes were seen up to here, read or not
+  FileOffset verified_end;        ///< its own bytes were seen up to here, read or not
+  bool astray = false;            ///< its name, if it has one, is where nobody watches
+  std::uint64_t names = 1;        ///< hard links, when it was looked at
+  std::uint64_t met_in_walk = 0;  ///< the last walk that came by one of its names
   std::optional<MonoTime> deleted_since;
   std::optional<MonoTime> sealed_since;
 

@@ -332,7 +332,7 @@ OptionSet::Outcome OptionSet::parse(int argc, const char* const* argv,
       // Boost's own reader cuts values at every '#', which is a good character in a path or a format.
       std::size_t number = 0;
       for (std::string line; std::getline(in, line);) {
-        ++number;
+        if (++number == 1 && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);  // a byte order mark
         const std::string text = trimmed(line);
         if (text.empty() || text.front() == '#' || text.front() == ';') continue;
         const auto equals = text.find('=');

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <fstream>
+
 namespace fantail {
 namespace {
 
@@ -49,6 +51,14 @@ TEST_F(OptionsTest, WhatIsNoNumberOfSecondsIsRefusedWithWhatIs) {
 TEST_F(OptionsTest, WhereNothingIsRepeatedNoTimeIsTooShort) {
   EXPECT_EQ(parse({"--pause", "0"}), OptionSet::Outcome::kRun);
   EXPECT_EQ(pause, 0s);
+}
+
+TEST_F(OptionsTest, AConfigFileMayBeginWithAByteOrderMark) {
+  const std::string path = testing::TempDir() + "options_test.ini";
+  std::ofstream(path) << "\xEF\xBB\xBFpause = 7\n# comment\nevery = 3\n";
+  EXPECT_EQ(parse({"--config", path.c_str()}), OptionSet::Outcome::kRun) << told;
+  EXPECT_EQ(pause, 7s);
+  EXPECT_EQ(every, 3s);
 }
 
 TEST_F(OptionsTest, HelpTellsTheLeast) {

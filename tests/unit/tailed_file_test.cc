@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "common/base/digest.h"
 #include "tests/support/scratch_directory.h"
@@ -20,7 +21,7 @@ class TailedFileTest : public testing::Test {
     std::string buffer(most, '\0');
     const FileOffset at = file->fingerprint().cursor;
     const auto n = file->read_at(at, std::as_writable_bytes(std::span(buffer.data(), buffer.size())));
-    if (!n) return n.error().code == ErrorCode::kReplaced ? "replaced" : "error";
+    if (!n) return word(n.error());
     buffer.resize(*n);
     if (*n > 0) file->mark_sent(at + *n, as_bytes(buffer));
     return buffer;
@@ -28,14 +29,18 @@ class TailedFileTest : public testing::Test {
   std::string fetch(std::uint64_t offset, std::size_t bytes) {
     std::string buffer(bytes, '\0');
     const auto n = file->read_at({offset}, std::as_writable_bytes(std::span(buffer.data(), buffer.size())));
-    if (!n) return n.error().code == ErrorCode::kReplaced ? "replaced" : "error";
+    if (!n) return word(n.error());
     buffer.resize(*n);
     return buffer;
   }
+  static std::string word(const Error& error) {
+    if (error.code == ErrorCode::kNotFound) return "not found";
+    return error.code == ErrorCode::kReplaced ? "replaced" : "error";
+  }
   std::string look(bool verify = true) {
     const auto seen = file->look(verify);
-    if (!seen) return seen.error().code == ErrorCode::kReplaced ? "replaced" : "error";
-    return std::to_string(seen->size) + (seen->deleted ? " deleted" : "");
+    if (!seen) return word(seen.error());
+    return std::to_string(seen->size) + (seen->deleted() ? " deleted" : "");
   }
   /// As after a restart: nothing but the fingerprint is known.
   void restart() {
@@ -134,8 +139,20 @@ TEST_F(TailedFileTest, AnotherFileUnderTheNameIsNoticedOnceTheOldOneIsNotOpen) {
   test::append(path, "three\n");
   EXPECT_EQ(look(), "4 deleted") << "still open: the old file";
   file->close();
-  EXPECT_EQ(look(), "replaced");
-  EXPECT_EQ(read(), "replaced");
+  EXPECT_EQ(look(), "not found") << "it may have another name";
+  EXPECT_EQ(fetch(0, 4), "not found");
+}
+
+TEST_F(TailedFileTest, ItIsKnownWhetherSomebodyCanStillWriteToIt) {
+  begin_with("one\n");
+  EXPECT_EQ(file->writers(), TailedFile::Writers::kNone);
+  {
+    const std::ofstream writer(path, std::ios::app);
+    EXPECT_EQ(file->writers(), TailedFile::Writers::kSome);
+    std::filesystem::remove(path);
+    EXPECT_EQ(file->writers(), TailedFile::Writers::kSome);
+  }
+  EXPECT_EQ(file->writers(), TailedFile::Writers::kNone);
 }
 
 TEST_F(TailedFileTest, ADeletedFileIsReadToItsEndWhileItIsOpen) {
