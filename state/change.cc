@@ -1,0 +1,183 @@
+#include "state/change.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+
+#include "common/base/digest.h"
+#include "state/json.h"
+
+namespace fantail::state {
+namespace {
+
+// {"sum":"0123456789abcdef",
+constexpr std::string_view kSumBegin = R"({"sum":")";
+constexpr std::size_t kSumDigits = 16;
+constexpr std::size_t kPrefixBytes = kSumBegin.size() + kSumDigits + 2;
+
+void append_life(std::string& out, const Life& life) {
+  if (life.expires.ns != 0) out += R"(,"expires":)" + std::to_string(life.expires.ns);
+  if (life.session) out += R"(,"session":")" + to_string(life.session) + '"';
+}
+
+void append_value(std::string& out, std::string_view name, const std::optional<std::string>& value) {
+  if (!value) return;
+  out += ",\"";
+  out += name;
+  out += "\":";
+  out += *value;
+}
+
+/// {"key":value,...} of those edits that have one.
+std::string object_of(const std::vector<Edit>& edits, std::optional<std::string> Edit::*which) {
+  std::string out = "{";
+  for (const Edit& edit : edits) {
+    if (!(edit.*which)) continue;
+    if (out.size() > 1) out += ',';
+    out += json_string(edit.key) + ':' + *(edit.*which);
+  }
+  return out + '}';
+}
+
+/// What stands behind "sum", without the closing brace.
+std::string body_of(const Change& change) {
+  std::string out = R"("revision":)" + std::to_string(change.revision);
+  out += R"(,"time":)" + std::to_string(change.time.ns);
+  out += R"(,"namespace":)" + json_string(change.name_space);
+  out += R"(,"kind":)" + json_string(change.kind);
+  if (change.by) out += R"(,"by":")" + to_string(change.by) + '"';
+  if (change.edits.size() == 1) {
+    const Edit& edit = change.edits.front();
+    out += R"(,"key":)" + json_string(edit.key);
+    append_value(out, "before", edit.before);
+    append_value(out, "after", edit.after);
+    append_life(out, edit.life);
+    return out;
+  }
+  out += R"(,"keys":[)";
+  for (std::size_t i = 0; i < change.edits.size(); ++i) out += (i == 0 ? "" : ",") + json_string(change.edits[i].key);
+  out += R"(],"before":)" + object_of(change.edits, &Edit::before);
+  out += R"(,"after":)" + object_of(change.edits, &Edit::after);
+  std::string lives;
+  for (const Edit& edit : change.edits) {
+    if (!edit.after || !edit.life.limited()) continue;
+    std::string life;
+    append_life(life, edit.life);
+    lives += (lives.empty() ? "" : ",") + json_string(edit.key) + ":{" + life.substr(1) + '}';
+  }
+  if (!lives.empty()) out += R"(,"lives":{)" + lives + '}';
+  return out;
+}
+
+std::string body_of(const SnapshotBegin& m) { return R"("kind":"snapshot","revision":)" + std::to_string(m.revision); }
+std::string body_of(const SnapshotEntry& m) {
+  std::string out = R"("kind":"entry","namespace":)" + json_string(m.name_space) + R"(,"key":)" + json_string(m.key) +
+                    R"(,"value":)" + m.value + R"(,"revision":)" + std::to_string(m.revision);
+  append_life(out, m.life);
+  return out;
+}
+std::string body_of(const SnapshotEnd& m) {
+  return R"("kind":"snapshot-end","revision":)" + std::to_string(m.revision) + R"(,"entries":)" +
+         std::to_string(m.entries);
+}
+
+template <class Id>
+Id id_at(const Json& object, const char* name) {
+  const auto found = object.find(name);
+  if (found == object.end()) return {};
+  const auto id = id_from_hex<Id>(found->get_ref<const std::string&>());
+  if (!id) throw std::invalid_argument(name);
+  return *id;
+}
+
+Life life_of(const Json& object) {
+  return {{object.value("expires", std::int64_t{0})}, id_at<SessionId>(object, "session")};
+}
+
+std::optional<std::string> text_at(const Json& object, const std::string& name) {
+  const auto found = object.find(name);
+  if (found == object.end()) return std::nullopt;
+  return to_text(*found);
+}
+
+Change change_of(const Json& object, std::string kind) {
+  Change change;
+  change.revision = object.at("revision").get<std::uint64_t>();
+  change.time = {object.at("time").get<std::int64_t>()};
+  change.name_space = object.at("namespace").get<std::string>();
+  change.kind = std::move(kind);
+  change.by = id_at<InstanceId>(object, "by");
+  if (const auto key = object.find("key"); key != object.end()) {
+    change.edits.push_back(
+        {key->get<std::string>(), text_at(object, "before"), text_at(object, "after"), life_of(object), {}, 0});
+    return change;
+  }
+  const Json& before = object.at("before");
+  const Json& after = object.at("after");
+  const auto lives = object.find("lives");
+  for (const Json& key : object.at("keys")) {
+    Edit edit;
+    edit.key = key.get<std::string>();
+    edit.before = text_at(before, edit.key);
+    edit.after = text_at(after, edit.key);
+    if (lives != object.end()) {
+      if (const auto life = lives->find(edit.key); life != lives->end()) edit.life = life_of(*life);
+    }
+    change.edits.push_back(std::move(edit));
+  }
+  return change;
+}
+
+JournalRecord record_of(const Json& object) {
+  auto kind = object.at("kind").get<std::string>();
+  if (kind == "snapshot") return SnapshotBegin{object.at("revision").get<std::uint64_t>()};
+  if (kind == "entry") {
+    return SnapshotEntry{object.at("namespace").get<std::string>(), object.at("key").get<std::string>(),
+                         to_text(object.at("value")), object.at("revision").get<std::uint64_t>(), life_of(object)};
+  }
+  if (kind == "snapshot-end") {
+    return SnapshotEnd{object.at("revision").get<std::uint64_t>(), object.at("entries").get<std::uint64_t>()};
+  }
+  return change_of(object, std::move(kind));
+}
+
+}  // namespace
+
+std::string to_line(const JournalRecord& record) {
+  const std::string body = std::visit([](const auto& r) { return body_of(r); }, record) + "}\n";
+  // Over everything behind the comma, the newline left out.
+  char sum[kSumDigits + 1];
+  std::snprintf(sum, sizeof sum, "%016llx",
+                static_cast<unsigned long long>(digest(as_bytes(std::string_view(body).substr(0, body.size() - 1)))));
+  std::string line;
+  line.reserve(kPrefixBytes + body.size());
+  line += kSumBegin;
+  line += sum;
+  line += "\",";
+  line += body;
+  return line;
+}
+
+Result<JournalRecord> parse_line(std::string_view line) {
+  if (line.size() <= kPrefixBytes || !line.starts_with(kSumBegin)) {
+    return fail(ErrorCode::kCorrupt, "not a record: it does not begin with a sum");
+  }
+  const std::string_view digits = line.substr(kSumBegin.size(), kSumDigits);
+  std::uint64_t sum = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), sum, 16);
+  const std::string_view body = line.substr(kPrefixBytes);
+  if (error != std::errc{} || end != digits.data() + digits.size() || digest(as_bytes(body)) != sum) {
+    return fail(ErrorCode::kCorrupt, "damaged record: its sum differs");
+  }
+  const auto object = parse_json("{" + std::string(body));
+  if (!object) return fail(ErrorCode::kCorrupt, "damaged record: " + object.error().context);
+  try {
+    return record_of(*object);
+  } catch (const std::exception& e) {
+    return fail(ErrorCode::kCorrupt, std::string("damaged record: ") + e.what());
+  }
+}
+
+std::string to_event(const Change& change) { return "{" + body_of(change) + "}"; }
+
+}  // namespace fantail::state
