@@ -1,0 +1,358 @@
+#include "state/journal.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <fstream>
+
+#include "common/base/digest.h"
+#include "common/base/log.h"
+#include "common/storage/small_file.h"
+#include "state/json.h"
+
+namespace fantail::state {
+namespace {
+
+constexpr std::uint64_t kMarkEveryBytes = 64 * 1024;
+constexpr std::size_t kPieceBytes = 1024 * 1024;      // of a compaction, per turn
+constexpr std::size_t kReadBytes = 1024 * 1024;       // of a replay
+constexpr std::size_t kUnwrittenBytes = 1024 * 1024;  // kept back with Durability::kNone
+constexpr const char* kIndexFile = "journal";
+
+/// Changes at each start of the system: what was not synced before may be lost.
+std::string boot_id() {
+  std::string id;
+  std::ifstream in("/proc/sys/kernel/random/boot_id");
+  std::getline(in, id);
+  return id;
+}
+
+Status write_fully(int fd, std::string_view bytes, std::uint64_t offset, const std::filesystem::path& path) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return fail_errno(n < 0 ? errno : EIO, "journal " + path.string());
+    offset += static_cast<std::uint64_t>(n);
+    bytes.remove_prefix(static_cast<std::size_t>(n));
+  }
+  return {};
+}
+
+}  // namespace
+
+// ---- one file
+
+Result<std::size_t> JournalFile::read_at(FileOffset offset, std::span<std::byte> buffer) {
+  std::size_t done = 0;
+  while (done < buffer.size()) {
+    const ssize_t n =
+        ::pread(fd_.get(), buffer.data() + done, buffer.size() - done, static_cast<off_t>(offset.raw + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail_errno(errno, "journal " + path_.string());
+    if (n == 0) break;
+    done += static_cast<std::size_t>(n);
+  }
+  return done;
+}
+
+Status JournalFile::append(std::string_view lines) {
+  if (auto ok = write_fully(fd_.get(), lines, length_, path_); !ok) {
+    // Half a line must not stay in front of the next one.
+    if (::ftruncate(fd_.get(), static_cast<off_t>(length_)) != 0) {
+      log::error("cannot cut off an unfinished record",
+                 {{"path", path_.string()}, {"error", error_of_errno(errno, "")}});
+    }
+    return ok;
+  }
+  length_ += lines.size();
+  return {};
+}
+
+Status JournalFile::sync() const {
+  if (::fdatasync(fd_.get()) != 0) return fail_errno(errno, "journal " + path_.string());
+  return {};
+}
+
+void JournalFile::note(std::uint64_t revision, std::uint64_t offset) {
+  if (marks_.empty() || offset - marks_.back().offset >= kMarkEveryBytes) marks_.push_back({revision, offset});
+}
+
+FileOffset JournalFile::place_behind(std::uint64_t revision) const {
+  const auto behind = std::upper_bound(marks_.begin(), marks_.end(), revision + 1,
+                                       [](std::uint64_t wanted, const Mark& m) { return wanted < m.revision; });
+  return {behind == marks_.begin() ? snapshot_end_ : std::prev(behind)->offset};
+}
+
+// ---- the journal
+
+std::filesystem::path Journal::file_path(std::uint64_t sequence) const {
+  return directory_ / ("journal-" + std::to_string(sequence) + ".jsonl");
+}
+
+Result<std::unique_ptr<JournalFile>> Journal::create(StreamId stream, std::uint64_t sequence) const {
+  const auto path = file_path(sequence);
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640));
+  if (!fd) return fail_errno(errno, "journal " + path.string());
+  return std::make_unique<JournalFile>(path, stream, sequence, std::move(fd));
+}
+
+Result<std::unique_ptr<JournalFile>> Journal::open_file(StreamId stream, std::uint64_t sequence) const {
+  const auto path = file_path(sequence);
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd) return fail_errno(errno, "journal " + path.string());
+  struct stat status {};
+  if (::fstat(fd.get(), &status) != 0) return fail_errno(errno, "journal " + path.string());
+  auto file = std::make_unique<JournalFile>(path, stream, sequence, std::move(fd));
+  file->length_ = static_cast<std::uint64_t>(status.st_size);
+  return file;
+}
+
+Result<Journal> Journal::open(const StateDirectory& directory, StateStore& store) {
+  Journal journal(directory.path());
+  const auto text = read_small_file(directory.path() / kIndexFile);
+  if (!text && text.error().code != ErrorCode::kNotFound) return tl::unexpected(text.error());
+  if (!text) {
+    if (auto ok = journal.begin_anew(store); !ok) return tl::unexpected(ok.error());
+    return journal;
+  }
+  const auto index = parse_json(*text);
+  std::optional<StreamId> stream;
+  std::uint64_t sequence = 0;
+  if (index && index->is_object()) {
+    stream = id_from_hex<StreamId>(index->value("stream", ""));
+    sequence = index->value("sequence", std::uint64_t{0});
+  }
+  if (!stream || sequence == 0) {
+    return fail(ErrorCode::kCorrupt, (directory.path() / kIndexFile).string() +
+                                         ": damaged; it names the journal file with the greatest number, restore it: "
+                                         R"({"stream":"32 hexadecimal digits","sequence":N})");
+  }
+  auto file = journal.open_file(*stream, sequence);
+  if (!file) return tl::unexpected(file.error());
+  journal.current_ = std::move(*file);
+  bool damaged = false;
+  const std::uint64_t length = journal.current_->length_;
+  if (auto ok = journal.replay(*journal.current_, store, damaged); !ok) return tl::unexpected(ok.error());
+  if (const auto before = id_from_hex<StreamId>(index->value("previous", "")); before && sequence > 1) {
+    if (auto previous = journal.open_file(*before, sequence - 1)) journal.previous_ = std::move(*previous);
+  }
+  if (damaged) {
+    auto aside = directory.set_aside(journal.current_->path().filename().string());
+    if (!aside) return tl::unexpected(aside.error());
+    log::error("the journal is damaged; it was set aside, what is before the damage goes on in a new one",
+               {{"path", aside->string()}, {"offset", journal.current_->end()}, {"revision", store.revision()}});
+  }
+  // Others may have bytes that are lost here: those offsets must not come again with other contents.
+  const bool maybe_lost = damaged || journal.current_->length_ != length || index->value("boot", "") != boot_id();
+  if (maybe_lost) {
+    if (auto ok = journal.begin_anew(store); !ok) return tl::unexpected(ok.error());
+  }
+  journal.clean_up();
+  return journal;
+}
+
+/// Repeats all records. Leaves the file at the end of the last good one; `damaged`: there was more behind it than a
+/// record that a crash cut off.
+Status Journal::replay(JournalFile& file, StateStore& store, bool& damaged) {
+  std::string pending;
+  std::uint64_t at = 0;  // of the first byte of `pending` in the file
+  std::uint64_t good = 0;
+  std::uint64_t offset = 0;
+  std::string buffer(kReadBytes, '\0');
+  bool bad = false;
+  std::string why;
+  while (!bad) {
+    const auto n = file.read_at({offset}, std::as_writable_bytes(std::span(buffer.data(), buffer.size())));
+    if (!n) return tl::unexpected(n.error());
+    if (*n == 0) break;
+    offset += *n;
+    pending.append(buffer, 0, *n);
+    std::size_t from = 0;
+    for (std::size_t end = pending.find('\n'); end != std::string::npos; end = pending.find('\n', from)) {
+      const auto record = parse_line(std::string_view(pending).substr(from, end - from));
+      Status applied;
+      if (record) applied = store.replay(*record);
+      if (!record || !applied) {
+        bad = true;
+        why = record ? applied.error().context : record.error().context;
+        break;
+      }
+      const std::uint64_t line = at + from;
+      if (const auto* begin = std::get_if<SnapshotBegin>(&*record)) file.base_revision_ = begin->revision;
+      if (std::holds_alternative<SnapshotEnd>(*record)) file.snapshot_end_ = line + (end - from) + 1;
+      if (const auto* change = std::get_if<Change>(&*record)) file.note(change->revision, line);
+      from = end + 1;
+      good = at + from;
+    }
+    pending.erase(0, from);
+    at += from;
+  }
+  if (good == file.length_) return {};
+  const std::uint64_t surplus = file.length_ - good;
+  // Is any whole record behind the bad one? Then it is no cut-off end.
+  damaged = false;
+  if (bad) {
+    std::string rest(std::min<std::uint64_t>(surplus, 64 * 1024 * 1024), '\0');
+    const auto n = file.read_at({good}, std::as_writable_bytes(std::span(rest.data(), rest.size())));
+    if (!n) return tl::unexpected(n.error());
+    std::size_t from = rest.find('\n');
+    while (from != std::string::npos && !damaged) {
+      const std::size_t end = rest.find('\n', from + 1);
+      if (end == std::string::npos) break;
+      damaged = parse_line(std::string_view(rest).substr(from + 1, end - from - 1)).has_value();
+      from = end;
+    }
+  }
+  file.length_ = good;
+  if (damaged) return {};
+  log::warn("the end of the journal was not complete and is cut off", {{"path", file.path().string()},
+                                                                       {"offset", FileOffset{good}},
+                                                                       {"bytes", surplus},
+                                                                       {"reason", why.empty() ? "unfinished" : why}});
+  if (::ftruncate(file.fd_.get(), static_cast<off_t>(good)) != 0) {
+    return fail_errno(errno, "journal " + file.path().string());
+  }
+  return {};
+}
+
+/// A new file with a snapshot of all there is, in one go: at a start.
+Status Journal::begin_anew(const StateStore& store) {
+  if (auto ok = begin_compaction(store); !ok) return ok;
+  for (;;) {
+    const auto done = compact_piece(store);
+    if (!done) return tl::unexpected(done.error());
+    if (*done) return {};
+  }
+}
+
+Status Journal::remember() const {
+  Json index = {{"stream", to_string(current_->stream())}, {"sequence", current_->sequence()}, {"boot", boot_id()}};
+  if (previous_) index["previous"] = to_string(previous_->stream());
+  return replace_small_file(directory_ / kIndexFile, to_text(index));
+}
+
+/// Removes files that are neither current nor the one before.
+void Journal::clean_up() const {
+  std::error_code ec;
+  for (const auto& entry : std::filesystem::directory_iterator(directory_, ec)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with("journal-") || !name.ends_with(".jsonl")) continue;
+    const bool ours = entry.path() == current_->path() || (previous_ && entry.path() == previous_->path()) ||
+                      (compaction_ && entry.path() == compaction_->file->path());
+    if (!ours) std::filesystem::remove(entry.path(), ec);
+  }
+}
+
+Status Journal::commit(const std::vector<Change>& changes, Durability durability) {
+  std::string lines;
+  std::vector<JournalFile::Mark> marks;
+  const std::uint64_t begin = current_->length_ + buffer_.size();
+  for (const Change& change : changes) {
+    marks.push_back({change.revision, begin + lines.size()});
+    lines += to_line(change);
+  }
+  if (durability == Durability::kNone) {
+    buffer_ += lines;
+    if (buffer_.size() >= kUnwrittenBytes) {
+      if (auto ok = flush(); !ok) {
+        buffer_.resize(buffer_.size() - lines.size());
+        return ok;
+      }
+    }
+  } else {
+    if (auto ok = current_->append(lines); !ok) return ok;
+    if (durability == Durability::kFsync) {
+      if (auto ok = current_->sync(); !ok) return ok;
+    }
+  }
+  for (const auto& mark : marks) current_->note(mark.revision, mark.offset);
+  return {};
+}
+
+Status Journal::flush() {
+  if (buffer_.empty()) return {};
+  if (auto ok = current_->append(buffer_); !ok) return ok;
+  buffer_.clear();
+  return {};
+}
+
+// ---- compaction
+
+Status Journal::begin_compaction(const StateStore& store) {
+  if (auto ok = flush(); !ok && current_) return ok;
+  auto file = create(random_id<StreamId>(), current_ ? current_->sequence() + 1 : 1);
+  if (!file) return tl::unexpected(file.error());
+  compaction_ = std::make_unique<Compaction>();
+  compaction_->file = std::move(*file);
+  compaction_->tail = current_ ? current_->length_ : 0;
+  compaction_->file->base_revision_ = store.revision();
+  if (auto ok = compaction_->file->append(to_line(SnapshotBegin{store.revision()})); !ok) {
+    compaction_.reset();
+    return ok;
+  }
+  return {};
+}
+
+Result<bool> Journal::compact_piece(const StateStore& store) {
+  Compaction& c = *compaction_;
+  const auto give_up = [&](const Error& error) {
+    std::error_code ec;
+    std::filesystem::remove(c.file->path(), ec);
+    compaction_.reset();
+    return tl::unexpected(error);
+  };
+  if (!c.scanned) {
+    std::string lines;
+    bool more = false;
+    store.scan_after(c.name_space, c.key, [&](const SnapshotEntry& entry) {
+      more = lines.size() >= kPieceBytes;
+      if (more) return false;
+      lines += to_line(entry);
+      c.name_space = entry.name_space;
+      c.key = entry.key;
+      ++c.entries;
+      return true;
+    });
+    c.scanned = !more;
+    if (c.scanned) lines += to_line(SnapshotEnd{store.revision(), c.entries});
+    if (auto ok = c.file->append(lines); !ok) return give_up(ok.error());
+    if (!c.scanned) return false;
+    c.file->snapshot_end_ = c.file->length_;
+  }
+  // Every change since the snapshot was begun: entries that are newer than one of them say so.
+  if (current_) {
+    if (auto ok = flush(); !ok) return give_up(ok.error());
+    std::string bytes(std::min<std::uint64_t>(current_->length_ - c.tail, kPieceBytes), '\0');
+    const auto n = current_->read_at({c.tail}, std::as_writable_bytes(std::span(bytes.data(), bytes.size())));
+    if (!n) return give_up(n.error());
+    bytes.resize(*n);
+    const std::uint64_t begin = c.file->length_;
+    if (auto ok = c.file->append(bytes); !ok) return give_up(ok.error());
+    // Marks move along; those within what was copied are of the old file.
+    for (const auto& mark : current_->marks_) {
+      if (mark.offset >= c.tail && mark.offset < c.tail + bytes.size()) {
+        c.file->note(mark.revision, begin + (mark.offset - c.tail));
+      }
+    }
+    c.tail += bytes.size();
+    if (c.tail < current_->length_) return false;
+  }
+  if (auto ok = c.file->sync(); !ok) return give_up(ok.error());
+  previous_ = std::exchange(current_, std::move(c.file));
+  compaction_.reset();
+  if (auto ok = remember(); !ok) {
+    // The old file is the one that counts still.
+    std::error_code ec;
+    std::filesystem::remove(current_->path(), ec);
+    current_ = std::exchange(previous_, nullptr);
+    if (!current_) return tl::unexpected(ok.error());
+    return tl::unexpected(ok.error());
+  }
+  clean_up();
+  return true;
+}
+
+}  // namespace fantail::state

@@ -1,0 +1,179 @@
+#include "state/journal.h"
+
+#include <gmock/gmock.h>
+
+#include <fstream>
+
+#include "common/base/log.h"
+#include "tests/support/scratch_directory.h"
+#include "tests/support/seeded.h"
+
+namespace fantail::state {
+namespace {
+
+/// A store and its journal in a directory of their own; restart() forgets what is not on disk.
+class JournalTest : public testing::Test {
+ protected:
+  JournalTest() {
+    log::set_up(log::Level::kOff);
+    start();
+  }
+  ~JournalTest() override { log::set_up(log::Level::kInfo); }
+
+  void start() {
+    directory.emplace(*StateDirectory::open(scratch.path() / "state"));
+    store.emplace();
+    auto opened = Journal::open(*directory, *store);
+    ASSERT_TRUE(opened) << opened.error().context;
+    journal.emplace(std::move(*opened));
+  }
+  void restart() {
+    journal.reset();
+    directory.reset();
+    start();
+  }
+  void run(const std::string& operation, const std::string& arguments, Durability durability = Durability::kWrite) {
+    ASSERT_TRUE(store->apply(operation, arguments, {}, {1}));
+    const auto ok = journal->commit(store->take_changes(), durability);
+    ASSERT_TRUE(ok) << ok.error().context;
+  }
+  void set(const std::string& key, int value, Durability durability = Durability::kWrite) {
+    run("set", R"({"key":")" + key + R"(","value":)" + std::to_string(value) + "}", durability);
+  }
+  void compact() {
+    ASSERT_TRUE(journal->begin_compaction(*store));
+    for (bool done = false; !done;) {
+      const auto piece = journal->compact_piece(*store);
+      ASSERT_TRUE(piece) << piece.error().context;
+      done = *piece;
+    }
+  }
+  std::string items() { return *store->apply("items", "{}", {}, {1}); }
+  std::string text_of(JournalFile& file, FileOffset from = {}) {
+    std::string out(file.end() - from, '\0');
+    const auto n = file.read_at(from, std::as_writable_bytes(std::span(out.data(), out.size())));
+    EXPECT_EQ(*n, out.size());
+    return out;
+  }
+
+  test::ScratchDirectory scratch;
+  std::optional<StateDirectory> directory;
+  std::optional<StateStore> store;
+  std::optional<Journal> journal;
+};
+
+TEST_F(JournalTest, WhatWasCommittedIsThereAfterARestart) {
+  set("a", 1);
+  set("b", 2, Durability::kFsync);
+  const StreamId stream = journal->current().stream();
+  restart();
+  EXPECT_EQ(items(), R"({"value":{"a":1,"b":2}})");
+  EXPECT_EQ(store->revision(), 2u);
+  EXPECT_EQ(journal->current().stream(), stream) << "the same stream goes on";
+  set("a", 3);
+  EXPECT_EQ(store->revision(), 3u);
+}
+
+TEST_F(JournalTest, WithoutDurabilityItIsWrittenWhenAsked) {
+  set("a", 1, Durability::kNone);
+  EXPECT_TRUE(journal->unwritten());
+  ASSERT_TRUE(journal->flush());
+  restart();
+  EXPECT_EQ(items(), R"({"value":{"a":1}})");
+}
+
+TEST_F(JournalTest, ARecordThatACrashCutOffIsRemovedWhereverItWasCut) {
+  set("a", 1);
+  const std::uint64_t good = journal->current().end().raw;
+  set("b", 2);
+  const auto path = journal->current().path();
+  const std::string whole = text_of(journal->current());
+  const StreamId stream = journal->current().stream();
+  for (std::size_t length = good + 1; length < whole.size(); length += 7) {
+    journal.reset();
+    directory.reset();
+    // As it was, but for the end.
+    std::ofstream(scratch.path() / "state/journal") << R"({"stream":")" << to_string(stream) << R"(","sequence":1})";
+    std::ofstream(path, std::ios::binary) << whole.substr(0, length);
+    start();
+    EXPECT_EQ(items(), R"({"value":{"a":1}})") << length;
+    EXPECT_EQ(store->revision(), 1u);
+    EXPECT_NE(journal->current().stream(), stream)
+        << "what others have of the old one must not come again as something else";
+  }
+}
+
+TEST_F(JournalTest, ADamagedOneIsSetAsideAndWhatIsBeforeTheDamageGoesOn) {
+  set("a", 1);
+  const std::uint64_t good = journal->current().end().raw;
+  set("b", 2);
+  set("c", 3);
+  const auto path = journal->current().path();
+  journal.reset();
+  directory.reset();
+  {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(static_cast<std::streamoff>(good + 40));
+    file.put('#');
+  }
+  start();
+  EXPECT_EQ(items(), R"({"value":{"a":1}})");
+  EXPECT_FALSE(std::filesystem::exists(path));
+  set("d", 4);
+  restart();
+  EXPECT_EQ(items(), R"({"value":{"a":1,"d":4}})");
+}
+
+TEST_F(JournalTest, CompactionKeepsTheStateAndEveryChangeThatCameMeanwhile) {
+  for (int i = 0; i < 100; ++i) set("k" + std::to_string(i % 7), i);
+  const std::uint64_t revision = store->revision();
+  ASSERT_TRUE(journal->begin_compaction(*store));
+  set("meanwhile", 1);
+  run("delete", R"({"key":"k0"})");
+  for (bool done = false; !done;) done = *journal->compact_piece(*store);
+  set("after", 2);
+  const std::string before = items();
+  ASSERT_NE(journal->previous(), nullptr);
+  EXPECT_EQ(journal->current().base_revision(), revision);
+  restart();
+  EXPECT_EQ(items(), before);
+  EXPECT_EQ(store->revision(), revision + 3);
+  EXPECT_NE(journal->previous(), nullptr) << "for those who still read it";
+  compact();
+  compact();
+  std::size_t files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(scratch.path() / "state")) {
+    if (entry.path().extension() == ".jsonl") ++files;
+  }
+  EXPECT_EQ(files, 2u);
+}
+
+TEST_F(JournalTest, FromThePlaceBehindARevisionNoLaterChangeIsMissing) {
+  for (int i = 0; i < 3000; ++i) set("key" + std::to_string(i), i);
+  for (const bool again : {false, true}) {
+    for (std::uint64_t revision = 0; revision <= 3000; revision += 113) {
+      const FileOffset at = journal->current().place_behind(revision);
+      const std::string text = text_of(journal->current(), at);
+      const std::string wanted = R"("revision":)" + std::to_string(revision + 1) + ",";
+      EXPECT_TRUE(text.empty() || text.starts_with(R"({"sum":)")) << "the beginning of a line";
+      if (revision == 3000) continue;
+      EXPECT_LT(text.find(wanted), 200'000u) << revision << again << ": there, and not far behind";
+    }
+    if (!again) restart();
+  }
+}
+
+TEST_F(JournalTest, AnIndexThatIsDamagedIsNeverASilentFreshStart) {
+  set("a", 1);
+  journal.reset();
+  directory.reset();
+  std::ofstream(scratch.path() / "state/journal") << "garbage";
+  directory.emplace(*StateDirectory::open(scratch.path() / "state"));
+  store.emplace();
+  const auto opened = Journal::open(*directory, *store);
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, ErrorCode::kCorrupt);
+}
+
+}  // namespace
+}  // namespace fantail::state
