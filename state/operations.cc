@@ -143,14 +143,14 @@ std::string keys(Transaction& t, const Json& a, const OpContext&) {
   return value_result(out + "]");
 }
 
-std::string items(Transaction& t, const Json& a, const OpContext&) {
+std::string items(Transaction& t, const Json& a, const OpContext& c) {
   std::string out = "{";
   each_key(t, a, [&](const KeyTable::View& v) {
     if (out.size() > 1) out += ',';
     out += json_string(v.key) + ':';
     out += v.value;
   });
-  return value_result(out + "}");
+  return R"({"value":)" + out + R"(},"revision":)" + std::to_string(c.revision) + '}';
 }
 
 std::string size(Transaction& t, const Json&, const OpContext&) {
@@ -441,6 +441,10 @@ std::string transact(Transaction& t, const Json& a, const OpContext& c) {
     return *found;
   };
   bool all = true;
+  if (const Json* since = member(a, "unchanged_since")) {
+    if (!since->is_number_unsigned()) refused("bad_request", "'unchanged_since' must be a revision");
+    all = c.last_change <= since->get<std::uint64_t>();
+  }
   for (const Json& test : list("if")) all = holds_for(t, test, c) && all;
   std::string results = "[";
   for (const Json& each : list(all ? "then" : "else")) {

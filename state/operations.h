@@ -16,6 +16,8 @@ struct OpContext {
   const StoreLimits& limits;
   const std::set<SessionId>& sessions;
   WallTime now;
+  std::uint64_t revision;     ///< of the store
+  std::uint64_t last_change;  ///< revision of the namespace's last change
 };
 
 /// One operation on one namespace: reads its arguments, edits `transaction`, returns the JSON text of its result.

@@ -99,7 +99,7 @@ tl::expected<std::string, OpError> StateStore::apply(std::string_view operation,
                                    " already, no more are possible");
   }
   Transaction transaction(*this, name_space);
-  auto result = run(transaction, *parsed, {limits_, sessions_, now});
+  auto result = run(transaction, *parsed, {limits_, sessions_, now, revision_, last_change(name_space)});
   if (!result) return result;
   if (!transaction.empty()) commit(operation, name_space, by, now, transaction.keep());
   return result;
@@ -107,6 +107,7 @@ tl::expected<std::string, OpError> StateStore::apply(std::string_view operation,
 
 void StateStore::commit(std::string_view kind, const std::string& name_space, InstanceId by, WallTime now,
                         std::vector<Edit> edits) {
+  last_change_[name_space] = revision_ + 1;
   changes_.push_back({++revision_, now, name_space, std::string(kind), by, std::move(edits)});
 }
 
@@ -183,7 +184,7 @@ void StateStore::undo(const std::vector<Change>& changes) {
 
 Status StateStore::replay(const JournalRecord& record) {
   if (const auto* begin = std::get_if<SnapshotBegin>(&record)) {
-    revision_ = begin->revision;
+    revision_ = last_change_floor_ = begin->revision;
     return {};
   }
   if (const auto* entry = std::get_if<SnapshotEntry>(&record)) {
@@ -194,6 +195,7 @@ Status StateStore::replay(const JournalRecord& record) {
   const Change& change = std::get<Change>(record);
   if (change.revision != revision_ + 1) return not_following(change.revision, revision_);
   revision_ = change.revision;
+  last_change_[change.name_space] = change.revision;
   for (const Edit& edit : change.edits) {
     // An entry of the snapshot may be newer than the changes that follow it.
     const auto in = namespaces_.find(change.name_space);
@@ -202,6 +204,11 @@ Status StateStore::replay(const JournalRecord& record) {
     write(change.name_space, edit.key, edit.after, edit.life, change.revision);
   }
   return {};
+}
+
+std::uint64_t StateStore::last_change(std::string_view name_space) const {
+  const auto found = last_change_.find(name_space);
+  return std::max(last_change_floor_, found == last_change_.end() ? std::uint64_t{0} : found->second);
 }
 
 std::size_t StateStore::keys() const {

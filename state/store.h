@@ -66,6 +66,8 @@ class StateStore {
   Status replay(const JournalRecord& record);
 
   std::uint64_t revision() const { return revision_; }
+  /// Of the last change of a namespace, or a later one where that is not known exactly.
+  std::uint64_t last_change(std::string_view name_space) const;
   std::size_t keys() const;
   std::uint64_t bytes() const;
   std::vector<std::string> namespaces() const;
@@ -98,6 +100,8 @@ class StateStore {
   std::map<SessionId, std::set<std::pair<std::string, std::string>>> session_keys_;
   std::set<SessionId> sessions_;
   std::uint64_t revision_ = 0;
+  std::map<std::string, std::uint64_t, std::less<>> last_change_;  ///< revision, of each namespace there ever was
+  std::uint64_t last_change_floor_ = 0;                            ///< of those that a snapshot says nothing of
   std::vector<Change> changes_;
 };
 
