@@ -6,6 +6,7 @@
 #include <boost/program_options/parsers.hpp>
 #include <boost/program_options/value_semantic.hpp>
 #include <boost/program_options/variables_map.hpp>
+#include <cctype>
 #include <cerrno>
 #include <charconv>
 #include <cmath>
@@ -74,6 +75,24 @@ std::string printable(std::string_view text) {
   }
   return out;
 }
+
+namespace {
+
+/// "-5" where an argument may be is one, and no option.
+std::vector<po::option> negative_number(std::vector<std::string>& arguments) {
+  const std::string& next = arguments.front();
+  const bool number = next.size() > 1 && next[0] == '-' &&
+                      next.find_first_not_of("0123456789.eE+-", 1) == std::string::npos &&
+                      (std::isdigit(static_cast<unsigned char>(next[1])) != 0 || next[1] == '.');
+  if (!number) return {};
+  po::option out;
+  out.position_key = 0;
+  out.value = out.original_tokens = {next};
+  arguments.erase(arguments.begin());
+  return {out};
+}
+
+}  // namespace
 
 OptionSet::OptionSet(std::string program, std::string usage, std::string summary)
     : program_(std::move(program)), usage_(std::move(usage)), summary_(std::move(summary)) {}
@@ -288,7 +307,12 @@ OptionSet::Outcome OptionSet::parse(int argc, const char* const* argv,
   Texts files;
   try {
     const auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
-    const auto parsed = po::command_line_parser(argc, argv).options(known).style(style).allow_unregistered().run();
+    const auto parsed = po::command_line_parser(argc, argv)
+                            .options(known)
+                            .style(style)
+                            .extra_style_parser(negative_number)
+                            .allow_unregistered()
+                            .run();
     for (const auto& o : parsed.options) {
       if (o.unregistered) {
         problems.push_back("unknown option '" + o.original_tokens.front() + "': --help lists those that exist");

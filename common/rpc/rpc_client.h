@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -33,6 +34,7 @@ class RpcClient final : private ControlEvents {
   std::vector<void*> native_sockets() const { return link_->native_sockets(); }
 
   bool connected() const { return up_.has_value(); }
+  std::optional<PeerId> connection() const { return up_; }
   /// Who answered; of the last time that somebody did.
   const wire::Peer& peer() const { return peer_; }
   const std::string& address() const { return address_; }

@@ -1,0 +1,307 @@
+#include "state/watcher.h"
+
+#include <algorithm>
+
+#include "common/base/digest.h"
+#include "common/base/program.h"
+#include "common/base/version.h"
+#include "common/transport/endpoint.h"
+#include "common/transport/multicast_options.h"
+#include "state/json.h"
+
+namespace fantail::state {
+namespace {
+
+using rpc::CallError;
+
+constexpr int kQueueMessages = 1000;
+constexpr Duration kLongestWait = 1s;
+constexpr Duration kRepairAfter = 250ms;
+constexpr const char* kTopic = "state";
+
+tl::unexpected<CallError> failed(std::string type, std::string message) {
+  return tl::unexpected(CallError{CallError::Kind::kRemote, std::move(type), std::move(message), {}});
+}
+
+/// Where a client of `server` reaches what the server has bound at `bound`.
+std::string seen_from(const std::string& server, const std::string& bound) {
+  const auto at = parse_endpoint(bound);
+  const auto through = parse_endpoint(server);
+  if (!at || !through || !at->is_wildcard() || through->scheme != Endpoint::Scheme::kTcp) return bound;
+  return Endpoint{Endpoint::Scheme::kTcp, through->host, at->port}.to_string();
+}
+
+}  // namespace
+
+StateWatcher::~StateWatcher() = default;
+
+rpc::CallResult<std::unique_ptr<StateWatcher>> StateWatcher::open(WatcherConfig config) {
+  config.server = server_address(config.server);
+  if (const auto problems = config.spec.problems(); !problems.empty()) return failed("bad_request", problems.front());
+  std::unique_ptr<StateWatcher> watcher(new StateWatcher(std::move(config)));
+  if (auto ok = watcher->connect(); !ok) return tl::unexpected(ok.error());
+  return watcher;
+}
+
+rpc::CallResult<Json> StateWatcher::call(std::string_view method, const Json& arguments,
+                                         const rpc::CallTable::OnPartial& on_partial) {
+  auto text =
+      link_->call(method, to_text(arguments), {.timeout = config_.timeout, .repeatable = !on_partial}, on_partial);
+  if (!text) {
+    if (text.error().kind == CallError::Kind::kUnreachable) {
+      text.error().message += "; is 'fantail-state serve' running there?";
+    }
+    return tl::unexpected(text.error());
+  }
+  auto parsed = parse_json(*text);
+  if (!parsed || !parsed->is_object()) return failed("bad_answer", std::string(method) + ": the answer cannot be read");
+  return std::move(*parsed);
+}
+
+rpc::CallResult<void> StateWatcher::connect() {
+  wire::Peer self;
+  self.role = wire::Role::kConsumer;
+  self.software = std::string("fantail ") + kVersion;
+  self.instance = random_id<InstanceId>();
+  self.name = host_name();
+  self.topics = {kTopic};
+  auto link = rpc::RpcClient::connect(context_, config_.server, std::move(self),
+                                      {.timing = {}, .max_message_bytes = 64 * 1024 * 1024});
+  if (!link) return failed("bad_request", link.error().context);
+  link_ = std::move(*link);
+
+  const auto info = call("info", Json::object());
+  if (!info) return tl::unexpected(info.error());
+  if (auto ok = subscribe(*info); !ok) return ok;  // before the revision is fixed, so that nothing has to be fetched
+
+  const auto newest = info->value("revision", std::uint64_t{0});
+  check_at_start_ = !config_.from && filter_.spec().needs_items();
+  if (check_at_start_) {
+    if (auto ok = take_snapshot(); !ok) return ok;
+  } else {
+    revision_ = !config_.from       ? newest
+                : *config_.from > 0 ? *config_.from - 1
+                                    : info->value("oldest", std::uint64_t{1}) - 1;
+    quiet_until_ = revision_;
+  }
+  const auto place = call("locate", {{"revision", revision_}});
+  if (!place) return tl::unexpected(place.error());
+  const auto stream = id_from_hex<StreamId>(place->value("stream", ""));
+  if (!stream) return failed("bad_answer", "locate: the answer cannot be read");
+  following_ = *stream;
+  // What the namespace was then is in the journal's own snapshot.
+  in_snapshot_ = config_.from.has_value() && filter_.spec().needs_items();
+  begin_ = {in_snapshot_ ? 0 : place->value("offset", std::uint64_t{0})};
+
+  SubscriberConfig subscribing;
+  subscribing.interest.topics = {kTopic};
+  subscribing.repair.repair_after = kRepairAfter;
+  subscribing.repair.max_jitter = multicast_ ? 50ms : 0ms;
+  BroadcastInlet& inlet = multicast_ ? static_cast<BroadcastInlet&>(*multicast_) : *subscriber_;
+  streams_ = std::make_unique<StreamSubscriber>(subscribing, inlet, link_->port(), *this);
+  link_->pass_other_messages_to(streams_.get());
+  if (const auto peer = link_->connection()) streams_->on_peer_up(*peer, link_->peer());
+  if (check_at_start_ && revision_ == quiet_until_) {
+    check_at_start_ = false;
+    if (filter_.holds_now()) offer({std::nullopt, revision_, filter_.items()}, 0);
+  }
+  return {};
+}
+
+rpc::CallResult<void> StateWatcher::subscribe(const Json& info) {
+  if (info.value("transport", "tcp") == "epgm") {
+    MulticastOptions at;
+    at.group = info.value("group", at.group);
+    at.port = static_cast<std::uint16_t>(info.value("port", unsigned{at.port}));
+    if (!config_.interface.empty()) at.interface = config_.interface;
+    const auto address = at.address();
+    if (!address) return failed("bad_request", "--interface: " + address.error().context);
+    EpgmConfig epgm;
+    epgm.address = *address;
+    epgm.rate_kbit_per_s = 2'000'000;
+    auto socket = EpgmSubscriber::open(context_, epgm, kQueueMessages,
+                                       {std::string(wire::kBeaconSubscription), wire::topic_subscription(kTopic)});
+    if (!socket) return failed("io", socket.error().context);
+    multicast_ = std::move(*socket);
+    return {};
+  }
+  auto socket = Subscriber::open(context_, kQueueMessages,
+                                 {std::string(wire::kBeaconSubscription), wire::topic_subscription(kTopic)});
+  if (!socket) return failed("io", socket.error().context);
+  subscriber_ = std::move(*socket);
+  const std::string address = seen_from(config_.server, info.value("publish", ""));
+  const auto endpoint = parse_endpoint(address);
+  if (!endpoint) return failed("bad_answer", "the server publishes at '" + address + "', which is no address");
+  if (auto ok = subscriber_->connect(*endpoint); !ok) return failed("io", ok.error().context);
+  return {};
+}
+
+/// The state to begin with, taken while it may change: what changes meanwhile is taken in before anything is told.
+rpc::CallResult<void> StateWatcher::take_snapshot() {
+  std::optional<std::string> damage;
+  const auto answer = call("snapshot", {{"namespace", filter_.spec().name_space}}, [&](std::string_view lines) {
+    while (!lines.empty()) {
+      const auto end = lines.find('\n');
+      const auto record = parse_line(lines.substr(0, end));
+      if (!record || !std::holds_alternative<SnapshotEntry>(*record)) {
+        damage = record ? "no entry" : record.error().context;
+        return;
+      }
+      filter_.enter(std::get<SnapshotEntry>(*record));
+      lines.remove_prefix(std::min(lines.size(), end == std::string_view::npos ? lines.size() : end + 1));
+    }
+  });
+  if (!answer) return tl::unexpected(answer.error());
+  if (damage) return failed("bad_answer", "snapshot: " + *damage);
+  revision_ = answer->value("begin", std::uint64_t{0});
+  quiet_until_ = answer->value("end", std::uint64_t{0});
+  return {};
+}
+
+// ---- following the journal
+
+StreamReceiver::Start StateWatcher::on_stream(const NodeView&, const wire::StreamInfo& info, bool) {
+  // Of a journal that is not followed yet it is not known from where on it will be.
+  const FileOffset cursor = info.stream == following_ ? std::min(begin_, info.head) : info.head;
+  return {cursor, {}};
+}
+
+StreamReceiver::Delivery StateWatcher::on_data(StreamId stream, FileOffset, std::span<const std::byte> bytes,
+                                               WallTime) {
+  if (stream != following_ || waiting_bytes_ >= config_.max_waiting_bytes) {
+    blocked_ = blocked_ || stream == following_;
+    return Delivery::kBlocked;
+  }
+  std::string_view text = as_text(bytes);
+  for (auto end = text.find('\n'); end != std::string_view::npos; end = text.find('\n')) {
+    std::string_view line = text.substr(0, end);
+    if (!line_.empty()) {
+      line_ += line;
+      line = line_;
+    }
+    const auto record = parse_line(line);
+    if (record) {
+      take(*record, line.size());
+    } else {
+      failed_ = CallError{CallError::Kind::kRemote, "bad_answer", "the journal: " + record.error().context, {}};
+    }
+    line_.clear();
+    text.remove_prefix(end + 1);
+  }
+  line_ += text;
+  return Delivery::kTaken;
+}
+
+void StateWatcher::take(const JournalRecord& record, std::size_t bytes) {
+  if (const auto* entry = std::get_if<SnapshotEntry>(&record)) {
+    if (in_snapshot_) filter_.enter(*entry);
+    return;
+  }
+  const auto* change = std::get_if<Change>(&record);
+  if (change == nullptr) return;
+  if (in_snapshot_ && change->revision <= revision_) {  // older than what was asked for: only the state
+    (void)filter_.takes(*change);
+    return;
+  }
+  if (change->revision <= revision_) return;  // the place was a little before
+  if (change->revision != revision_ + 1) {
+    failed_ = CallError{CallError::Kind::kRemote,
+                        "bad_answer",
+                        "revision " + std::to_string(change->revision) + " came behind " + std::to_string(revision_),
+                        {}};
+    return;
+  }
+  in_snapshot_ = false;
+  revision_ = change->revision;
+  const bool wanted = filter_.takes(*change);
+  if (revision_ > quiet_until_ && wanted) {
+    offer({*change, revision_, filter_.spec().needs_items() ? filter_.items() : Json()}, bytes);
+  }
+  if (check_at_start_ && revision_ >= quiet_until_) {
+    check_at_start_ = false;
+    if (filter_.holds_now()) offer({std::nullopt, revision_, filter_.items()}, 0);
+  }
+}
+
+void StateWatcher::offer(WatchEvent event, std::size_t bytes) {
+  if (config_.live) go_live();
+  waiting_.push_back({std::move(event), bytes});
+  waiting_bytes_ += bytes;
+}
+
+void StateWatcher::on_loss(StreamId stream, ByteRange, wire::LossReason) {
+  if (stream == following_) relocate();
+}
+
+void StateWatcher::on_sealed(StreamId stream, FileOffset) {
+  if (stream == following_) relocate();
+}
+
+/// The journal that was followed has ended, or is gone: asks where the next change is.
+void StateWatcher::relocate() {
+  following_ = {};
+  line_.clear();
+  asking_ = true;
+  link_->start({"locate",
+                to_text({{"revision", revision_}}),
+                {.timeout = config_.timeout, .repeatable = true},
+                {},
+                [this](rpc::CallResult<std::string> answer) {
+                  asking_ = false;
+                  if (!answer) {
+                    if (answer.error().kind != CallError::Kind::kRemote) return;  // asked again by turn()
+                    failed_ = answer.error();
+                    return;
+                  }
+                  const auto place = parse_json(*answer);
+                  const auto stream =
+                      place && place->is_object() ? id_from_hex<StreamId>(place->value("stream", "")) : std::nullopt;
+                  if (!stream) return;
+                  following_ = *stream;
+                  begin_ = {place->value("offset", std::uint64_t{0})};
+                  streams_->rewind(following_, begin_);
+                  streams_->resume();
+                }});
+}
+
+std::size_t StateWatcher::turn(MonoTime now) {
+  std::size_t work = link_->turn(now);
+  if (multicast_) {
+    RelayProcess& relay = multicast_->relay();
+    relay.turn(now);
+    if (wedge_.wedged(streams_->activity(), relay.started(), now)) {
+      relay.replace(now, "the server sends and nothing arrives");
+    }
+  }
+  if (!following_ && !asking_) relocate();
+  return work + streams_->turn(now);
+}
+
+rpc::CallResult<std::optional<WatchEvent>> StateWatcher::next(std::optional<MonoTime> deadline, int wake) {
+  for (;;) {
+    const MonoTime now = mono_now();
+    const std::size_t work = turn(now);
+    if (!waiting_.empty()) {
+      std::optional<WatchEvent> event = std::move(waiting_.front().event);
+      waiting_bytes_ -= waiting_.front().bytes;
+      waiting_.pop_front();
+      if (std::exchange(blocked_, false)) streams_->resume();
+      return event;
+    }
+    if (failed_) return tl::unexpected(*failed_);
+    if (deadline && now >= *deadline) return std::nullopt;
+    if (work > 0) continue;
+    Waiter waiter;
+    for (void* socket : link_->native_sockets()) waiter.add_socket(socket);
+    waiter.add_socket(multicast_ ? multicast_->native_socket() : subscriber_->native_socket());
+    if (multicast_ && multicast_->relay().fd() >= 0) waiter.add_descriptor(multicast_->relay().fd());
+    if (wake >= 0) waiter.add_descriptor(wake);
+    MonoTime until = std::min({now + kLongestWait, link_->due(), streams_->due(now)});
+    if (multicast_) until = std::min(until, multicast_->relay().due(now));
+    if (deadline) until = std::min(until, *deadline);
+    waiter.wait(until - now);
+    if (wake >= 0 && waiter.ready(wake)) return std::nullopt;
+  }
+}
+
+}  // namespace fantail::state
