@@ -53,6 +53,15 @@ TEST_F(OptionsTest, WhereNothingIsRepeatedNoTimeIsTooShort) {
   EXPECT_EQ(pause, 0s);
 }
 
+TEST_F(OptionsTest, ANegativeNumberIsAnArgument) {
+  EXPECT_EQ(parse({"-5"}), OptionSet::Outcome::kUsageError);
+  EXPECT_THAT(told, HasSubstr("unexpected argument '-5'"));
+  EXPECT_EQ(parse({"-.5e3"}), OptionSet::Outcome::kUsageError);
+  EXPECT_THAT(told, HasSubstr("unexpected argument '-.5e3'"));
+  EXPECT_EQ(parse({"-x"}), OptionSet::Outcome::kUsageError);
+  EXPECT_THAT(told, HasSubstr("unknown option"));
+}
+
 TEST_F(OptionsTest, AConfigFileMayBeginWithAByteOrderMark) {
   const std::string path = testing::TempDir() + "options_test.ini";
   std::ofstream(path) << "\xEF\xBB\xBFpause = 7\n# comment\nevery = 3\n";

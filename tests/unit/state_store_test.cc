@@ -28,7 +28,8 @@ class StateStoreTest : public testing::Test {
     return result ? "" : result.error().message;
   }
   std::string all(const std::string& name_space = "default") {
-    return run("items", R"({"namespace":")" + name_space + R"("})");
+    const std::string text = run("items", R"({"namespace":")" + name_space + R"("})");
+    return text.substr(0, text.rfind(",\"revision\"")) + "}";
   }
 
   WallTime now{1'000'000'000};
@@ -135,6 +136,19 @@ TEST_F(StateStoreTest, ATransactionIsAllOrNothing) {
   EXPECT_EQ(run("txn", R"({"then":[["set","x",1],["set","x",2],["delete","x"],["set","x",3]]})"),
             R"({"succeeded":true,"results":[{},{},{},{}]})");
   EXPECT_THAT(to_event(store.take_changes().back()), HasSubstr(R"("key":"x","after":3)")) << "one edit of one key";
+}
+
+TEST_F(StateStoreTest, ATransactionMayDependOnTheWholeNamespace) {
+  run("set", R"({"key":"a","value":1})");
+  run("set", R"({"key":"a","value":1,"namespace":"other"})");
+  EXPECT_EQ(run("txn", R"({"unchanged_since":1,"then":[["set","b",1]]})"), R"({"succeeded":true,"results":[{}]})");
+  EXPECT_EQ(run("txn", R"({"unchanged_since":1,"then":[["set","b",2]]})"), R"({"succeeded":false,"results":[]})");
+  StateStore again;
+  for (const Change& change : store.take_changes()) ASSERT_TRUE(again.replay(change));
+  EXPECT_EQ(again.last_change("default"), 3u);
+  StateStore restored;
+  ASSERT_TRUE(restored.replay(SnapshotBegin{7}));
+  EXPECT_EQ(restored.last_change("default"), 7u) << "what was deleted before left no trace";
 }
 
 TEST_F(StateStoreTest, KeysWithATimeToLiveExpire) {
