@@ -10,6 +10,7 @@ namespace {
 constexpr Duration kSweepInterval = 1s;
 constexpr Duration kDeletedQuiet = 5s;  // where it cannot be known whether somebody has it open for writing
 constexpr Duration kCloseIdleAfter = 10s;
+constexpr Duration kCloseUnseenAfter = 5min;  // of a file whose changes no event tells
 constexpr Duration kForgetUnwantedAfter = 10s;
 
 }  // namespace
@@ -97,8 +98,13 @@ void Tailer::sweep(MonoTime now) {
     if (!seen) unseen.push_back(id);
     const bool idle = now - tracked->active >= kCloseIdleAfter && info->sent == info->head;
     if (!idle || (committed && *committed < info->head)) continue;
-    // By its name it may not be found again in a place that nobody watches, so it stays open for who writes to it.
-    if (seen || tracked->file.writers() != TailedFile::Writers::kSome) tracked->file.close();
+    if (!seen) {
+      // Once closed it is looked at by walks alone, and only if its name still leads to it.
+      const auto there = key_of(tracked->file.path());
+      const bool findable = there && *there == tracked->record.key;
+      if (!findable || now - tracked->active < kCloseUnseenAfter) continue;
+    }
+    tracked->file.close();
   }
   for (const StreamId id : unseen) {
     if (Tracked* tracked = find(id)) refresh(*tracked);

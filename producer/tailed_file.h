@@ -74,7 +74,8 @@ class TailedFile final : public StreamSource {
   bool is_open() const { return static_cast<bool>(fd_); }
   int fd() const { return fd_.get(); }
 
-  /// Whether somebody can still write to the open file. kUnknown: this file system or our rights do not let us ask.
+  /// Whether somebody can still write to the open file. Only for one without a name: while the kernel is asked (some
+  /// microseconds) it holds up others who open the file. kUnknown: this file system or our rights do not let us ask.
   enum class Writers : std::uint8_t { kNone, kSome, kUnknown };
   Writers writers() const;
 

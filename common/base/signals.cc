@@ -10,6 +10,7 @@ namespace fantail {
 
 Result<StopSignals> StopSignals::block() {
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGIO, SIG_IGN);  // of a lease that somebody breaks: it would end the process
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGINT);

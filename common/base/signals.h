@@ -6,7 +6,8 @@
 namespace fantail {
 
 /// SIGINT and SIGTERM as a descriptor to wait on. Make it before any thread is started, so that every thread inherits
-/// the blocked signals. SIGPIPE is ignored: a closed pipe is an error of the write that meets it.
+/// the blocked signals. SIGPIPE is ignored: a closed pipe is an error of the write that meets it; and
+/// SIGIO, which tells of leases.
 class StopSignals {
  public:
   static Result<StopSignals> block();
