@@ -42,8 +42,12 @@ struct Command {
 /// All of them, in the order of --help.
 const std::vector<Command>& commands();
 
+/// The arguments behind "--", taken off.
+std::vector<std::string> take_command(std::vector<const char*>& arguments);
+
 int serve(int argc, const char* const* argv, const Command& command);
 int watch(int argc, const char* const* argv, const Command& command);
+int run(int argc, const char* const* argv, const Command& command);
 int wait(int argc, const char* const* argv, const Command& command);
 
 }  // namespace fantail::state

@@ -148,16 +148,6 @@ std::optional<int> run_with(const std::vector<std::string>& command, const std::
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/// The arguments behind "--", taken off.
-std::vector<std::string> take_command(std::vector<const char*>& arguments) {
-  const auto dashes =
-      std::find_if(arguments.begin(), arguments.end(), [](const char* a) { return std::string_view(a) == "--"; });
-  if (dashes == arguments.end()) return {};
-  std::vector<std::string> command(dashes + 1, arguments.end());
-  arguments.erase(dashes, arguments.end());
-  return command;
-}
-
 int follow(int argc, const char* const* argv, const Command& command, bool only_one) {
   std::vector<const char*> arguments(argv, argv + argc);
   const auto child = take_command(arguments);
@@ -219,6 +209,15 @@ int follow(int argc, const char* const* argv, const Command& command, bool only_
 }
 
 }  // namespace
+
+std::vector<std::string> take_command(std::vector<const char*>& arguments) {
+  const auto dashes =
+      std::find_if(arguments.begin(), arguments.end(), [](const char* a) { return std::string_view(a) == "--"; });
+  if (dashes == arguments.end()) return {};
+  std::vector<std::string> command(dashes + 1, arguments.end());
+  arguments.erase(dashes, arguments.end());
+  return command;
+}
 
 int watch(int argc, const char* const* argv, const Command& command) { return follow(argc, argv, command, false); }
 int wait(int argc, const char* const* argv, const Command& command) { return follow(argc, argv, command, true); }
