@@ -17,7 +17,8 @@ constexpr std::size_t kPrefixBytes = kSumBegin.size() + kSumDigits + 2;
 
 void append_life(std::string& out, const Life& life) {
   if (life.expires.ns != 0) out += R"(,"expires":)" + std::to_string(life.expires.ns);
-  if (life.session) out += R"(,"session":")" + to_string(life.session) + '"';
+  if (life.session)
+    out += R"(,"session":")" + to_string(life.session) + R"(","lease_ms":)" + std::to_string(life.lease_ms);
 }
 
 void append_value(std::string& out, std::string_view name, const std::optional<std::string>& value) {
@@ -91,7 +92,9 @@ Id id_at(const Json& object, const char* name) {
 }
 
 Life life_of(const Json& object) {
-  return {{object.value("expires", std::int64_t{0})}, id_at<SessionId>(object, "session")};
+  return {{object.value("expires", std::int64_t{0})},
+          id_at<SessionId>(object, "session"),
+          object.value("lease_ms", std::uint32_t{0})};
 }
 
 std::optional<std::string> text_at(const Json& object, const std::string& name) {
@@ -169,7 +172,7 @@ Result<JournalRecord> parse_line(std::string_view line) {
   if (error != std::errc{} || end != digits.data() + digits.size() || digest(as_bytes(body)) != sum) {
     return fail(ErrorCode::kCorrupt, "damaged record: its sum differs");
   }
-  const auto object = parse_json("{" + std::string(body));
+  const auto object = parse_json("{" + std::string(body), kMaxMessageDepth);
   if (!object) return fail(ErrorCode::kCorrupt, "damaged record: " + object.error().context);
   try {
     return record_of(*object);

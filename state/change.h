@@ -17,8 +17,9 @@ using SessionId = Id128<struct SessionTag>;
 
 /// How long a key lives. Neither: until it is deleted.
 struct Life {
-  WallTime expires{};   ///< 0: not by time
-  SessionId session{};  ///< zero: not bound to a session
+  WallTime expires{};          ///< 0: not by time
+  SessionId session{};         ///< zero: not bound to a session
+  std::uint32_t lease_ms = 0;  ///< of the session: how long it lasts without being renewed
   bool limited() const { return expires.ns != 0 || bool(session); }
   bool operator==(const Life&) const = default;
 };

@@ -47,7 +47,7 @@ Result<std::unique_ptr<StateClient>> StateClient::open(ClientConfig config) {
   self.instance = client->instance_;
   self.name = host_name();
   auto link = rpc::RpcClient::connect(client->context_, client->config_.server, std::move(self),
-                                      {.timing = {}, .max_message_bytes = client->config_.max_value_bytes});
+                                      {.timing = {}, .max_message_bytes = kMaxMessageBytes});
   if (!link) return tl::unexpected(link.error());
   client->link_ = std::move(*link);
   return client;
@@ -71,6 +71,14 @@ StateClient::Answer<std::string> StateClient::call_text(std::string_view operati
   } catch (const Json::exception& e) {  // texts that are no UTF-8
     return tl::unexpected(CallError{CallError::Kind::kRemote, "bad_request", e.what(), {}});
   }
+  if (text.size() >= kMaxMessageBytes) {
+    return tl::unexpected(CallError{CallError::Kind::kRemote,
+                                    "too_large",
+                                    std::string(operation) + ": the request has " + std::to_string(text.size()) +
+                                        " bytes, a server takes " + std::to_string(kMaxMessageBytes) +
+                                        "; send it in parts",
+                                    {}});
+  }
   auto result = link_->call(operation, text, {.timeout = config_.timeout, .repeatable = repeatable}, on_partial);
   if (!result && result.error().kind == CallError::Kind::kUnreachable) {
     result.error().message += "; is 'fantail-state serve' running there?";
@@ -81,7 +89,7 @@ StateClient::Answer<std::string> StateClient::call_text(std::string_view operati
 StateClient::Answer<StateClient::Json> StateClient::call(std::string_view operation, Json arguments, bool repeatable) {
   const auto text = call_text(operation, std::move(arguments), repeatable);
   if (!text) return tl::unexpected(text.error());
-  auto parsed = parse_json(*text);
+  auto parsed = parse_json(*text, kMaxMessageDepth);
   if (!parsed) return not_understood(operation, parsed.error().context);
   return std::move(*parsed);
 }

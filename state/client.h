@@ -17,8 +17,7 @@ namespace fantail::state {
 struct ClientConfig {
   std::string server;  ///< "tcp://HOST:PORT" or "ipc://PATH"; empty: $FANTAIL_STATE, else the default
   std::string name_space = "default";
-  Duration timeout = 5s;                           ///< of each call, connecting included; zero: for ever
-  std::size_t max_value_bytes = 64 * 1024 * 1024;  ///< of an answer; more is a lost connection
+  Duration timeout = 5s;  ///< of each call, connecting included; zero: for ever
 };
 
 /// How long what is set lives.

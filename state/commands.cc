@@ -246,7 +246,7 @@ int cas(int argc, const char* const* argv, const Command& command) {
 /// All of standard input as JSON.
 std::optional<Json> from_stdin(const char* name) {
   const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
-  auto value = parse_json(text);
+  auto value = parse_json(text, kMaxMessageDepth);
   if (value && value->is_object()) return std::move(*value);
   std::fprintf(stderr, "fantail-state %s: standard input: %s\n", name,
                value ? "must be a JSON object" : value.error().context.c_str());
@@ -323,8 +323,9 @@ int time(int argc, const char* const* argv, const Command& command) {
 int info(int argc, const char* const* argv, const Command& command) {
   Asking ask(command, 0, 0);
   if (const auto code = ask.parse(argc, argv)) return *code;
-  ask.common.json = true;
-  return ask.show(ask.client->call("info", {}, true));
+  const auto answer = ask.client->call("info", {}, true);
+  if (answer) ask.common.json = true;
+  return ask.show(answer);
 }
 
 }  // namespace

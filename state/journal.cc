@@ -60,15 +60,18 @@ Result<std::size_t> JournalFile::read_at(FileOffset offset, std::span<std::byte>
 
 Status JournalFile::append(std::string_view lines) {
   if (auto ok = write_fully(fd_.get(), lines, length_, path_); !ok) {
-    // Half a line must not stay in front of the next one.
-    if (::ftruncate(fd_.get(), static_cast<off_t>(length_)) != 0) {
-      log::error("cannot cut off an unfinished record",
-                 {{"path", path_.string()}, {"error", error_of_errno(errno, "")}});
-    }
+    cut_to(length_);  // half a line must not stay in front of the next one
     return ok;
   }
   length_ += lines.size();
   return {};
+}
+
+void JournalFile::cut_to(std::uint64_t length) {
+  length_ = length;
+  if (::ftruncate(fd_.get(), static_cast<off_t>(length_)) != 0) {
+    log::error("cannot take back a record", {{"path", path_.string()}, {"error", error_of_errno(errno, "")}});
+  }
 }
 
 Status JournalFile::sync() const {
@@ -137,7 +140,11 @@ Result<Journal> Journal::open(const StateDirectory& directory, StateStore& store
   const std::uint64_t length = journal.current_->length_;
   if (auto ok = journal.replay(*journal.current_, store, damaged); !ok) return tl::unexpected(ok.error());
   if (const auto before = id_from_hex<StreamId>(index->value("previous", "")); before && sequence > 1) {
-    if (auto previous = journal.open_file(*before, sequence - 1)) journal.previous_ = std::move(*previous);
+    if (auto previous = journal.open_file(*before, sequence - 1)) {
+      journal.previous_ = std::move(*previous);
+      journal.previous_->base_revision_ = index->value("previous_base", UINT64_MAX - 1);
+      journal.previous_->snapshot_end_ = index->value("previous_snapshot_end", std::uint64_t{0});
+    }
   }
   if (damaged) {
     auto aside = directory.set_aside(journal.current_->path().filename().string());
@@ -230,7 +237,11 @@ Status Journal::begin_anew(const StateStore& store) {
 
 Status Journal::remember() const {
   Json index = {{"stream", to_string(current_->stream())}, {"sequence", current_->sequence()}, {"boot", boot_id()}};
-  if (previous_) index["previous"] = to_string(previous_->stream());
+  if (previous_) {
+    index["previous"] = to_string(previous_->stream());
+    index["previous_base"] = previous_->base_revision();
+    index["previous_snapshot_end"] = previous_->snapshot_end().raw;
+  }
   return replace_small_file(directory_ / kIndexFile, to_text(index));
 }
 
@@ -265,7 +276,10 @@ Status Journal::commit(const std::vector<Change>& changes, Durability durability
   } else {
     if (auto ok = current_->append(lines); !ok) return ok;
     if (durability == Durability::kFsync) {
-      if (auto ok = current_->sync(); !ok) return ok;
+      if (auto ok = current_->sync(); !ok) {
+        current_->cut_to(begin);
+        return ok;
+      }
     }
   }
   for (const auto& mark : marks) current_->note(mark.revision, mark.offset);
@@ -341,16 +355,16 @@ Result<bool> Journal::compact_piece(const StateStore& store) {
     if (c.tail < current_->length_) return false;
   }
   if (auto ok = c.file->sync(); !ok) return give_up(ok.error());
-  previous_ = std::exchange(current_, std::move(c.file));
+  std::unique_ptr<JournalFile> before = std::exchange(previous_, std::exchange(current_, std::move(c.file)));
   compaction_.reset();
   if (auto ok = remember(); !ok) {
-    // The old file is the one that counts still.
+    // The old files are the ones that count still.
     std::error_code ec;
     std::filesystem::remove(current_->path(), ec);
-    current_ = std::exchange(previous_, nullptr);
-    if (!current_) return tl::unexpected(ok.error());
+    current_ = std::exchange(previous_, std::move(before));
     return tl::unexpected(ok.error());
   }
+  retired_ = std::move(before);
   clean_up();
   return true;
 }

@@ -37,6 +37,8 @@ class JournalFile final : public StreamSource {
   /// All or nothing: on error the file is as long as it was.
   Status append(std::string_view lines);
   Status sync() const;
+  /// Takes back what was appended behind `length`.
+  void cut_to(std::uint64_t length);
 
   const std::filesystem::path& path() const { return path_; }
   StreamId stream() const { return stream_; }
@@ -115,6 +117,7 @@ class Journal {
   std::filesystem::path directory_;
   std::unique_ptr<JournalFile> current_;
   std::unique_ptr<JournalFile> previous_;
+  std::unique_ptr<JournalFile> retired_;  ///< the one before that, for who has not let go of it yet
   std::unique_ptr<Compaction> compaction_;
   std::string buffer_;  ///< of Durability::kNone: not written yet
 };

@@ -1,9 +1,10 @@
 #include "state/json.h"
 
-namespace fantail::state {
-namespace {
+#include "common/base/options.h"
 
-/// Levels of brackets outside of strings. The parser itself has no limit.
+namespace fantail::state {
+
+// The parser itself has no limit.
 bool deeper_than(std::string_view text, std::size_t limit) {
   std::size_t depth = 0;
   bool in_string = false;
@@ -28,18 +29,25 @@ bool deeper_than(std::string_view text, std::size_t limit) {
   return false;
 }
 
+namespace {
+
 /// What the library says, without its own numbering.
 std::string sentence(const char* what) {
-  std::string text = what;
-  const auto end = text.find("] ");
-  return end == std::string::npos ? text : text.substr(end + 2);
+  const std::string_view whole = what;
+  const auto end = whole.find("] ");
+  std::string text;
+  // It quotes what it could not read, which may be no text.
+  for (const char c : end == std::string_view::npos ? whole : whole.substr(end + 2)) {
+    text += static_cast<unsigned char>(c) < 0x80 ? printable({&c, 1}) : std::string("?");
+  }
+  return text;
 }
 
 }  // namespace
 
-Result<Json> parse_json(std::string_view text) {
-  if (deeper_than(text, kMaxDepth)) {
-    return fail(ErrorCode::kInvalid, "more than " + std::to_string(kMaxDepth) + " levels of arrays and objects");
+Result<Json> parse_json(std::string_view text, std::size_t max_depth) {
+  if (deeper_than(text, max_depth)) {
+    return fail(ErrorCode::kInvalid, "more than " + std::to_string(max_depth) + " levels of arrays and objects");
   }
   try {
     return Json::parse(text);

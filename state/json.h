@@ -12,11 +12,14 @@ namespace fantail::state {
 
 using Json = nlohmann::json;
 
-inline constexpr std::size_t kMaxDepth = 128;  ///< of arrays and objects within each other
+inline constexpr std::size_t kMaxDepth = 128;             ///< of arrays and objects within each other, in one value
+inline constexpr std::size_t kMaxMessageDepth = 128 + 8;  ///< of what values are wrapped in: requests, journal lines
 
 /// One JSON text (RFC 8259) and nothing behind it. kInvalid with a sentence: syntax, invalid UTF-8, numbers beyond what
-/// a double holds, more than kMaxDepth levels. Integers beyond 64 bits become doubles.
-Result<Json> parse_json(std::string_view text);
+/// a double holds, more than `max_depth` levels. Integers beyond 64 bits become doubles.
+Result<Json> parse_json(std::string_view text, std::size_t max_depth = kMaxDepth);
+/// Whether a JSON text has more than `limit` levels of brackets.
+bool deeper_than(std::string_view text, std::size_t limit);
 
 /// Compact, keys of objects in order: equal values give equal texts, but for 1 and 1.0.
 std::string to_text(const Json& value);

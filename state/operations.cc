@@ -52,6 +52,10 @@ std::string text_of(const Json& value, const std::string& key, const OpContext& 
                              " bytes as JSON, the server takes " + std::to_string(context.limits.max_value_bytes) +
                              "; see --max-value");
   }
+  if (deeper_than(text, kMaxDepth)) {
+    refused("bad_request",
+            "the value of '" + key + "' has more than " + std::to_string(kMaxDepth) + " levels of arrays and objects");
+  }
   return text;
 }
 
@@ -78,6 +82,7 @@ Life life_of(const Json& arguments, const OpContext& context) {
       refused("session_unknown", "this session is not open, or was not renewed in time; open another");
     }
     life.session = *id;
+    life.lease_ms = context.sessions.at(*id);
   }
   return life;
 }

@@ -14,7 +14,7 @@ using OpResult = tl::expected<std::string, OpError>;
 /// What an operation may look at besides its transaction.
 struct OpContext {
   const StoreLimits& limits;
-  const std::set<SessionId>& sessions;
+  const std::map<SessionId, std::uint32_t>& sessions;  ///< open ones, with their leases in ms
   WallTime now;
   std::uint64_t revision;     ///< of the store
   std::uint64_t last_change;  ///< revision of the namespace's last change

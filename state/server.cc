@@ -65,9 +65,10 @@ Status StateServer::open_state() {
   if (!journal) return tl::unexpected(journal.error());
   journal_ = std::move(*journal);
   // Clients of before get the time of a lease to come back.
-  for (const SessionId id : store_.sessions_with_keys()) {
-    store_.open_session(id);
-    sessions_[id] = {kDefaultLease, mono_now() + kDefaultLease};
+  for (const auto& [id, lease_ms] : store_.sessions_with_keys()) {
+    store_.open_session(id, lease_ms);
+    const auto lease = std::chrono::milliseconds(lease_ms);
+    sessions_[id] = {lease, mono_now() + lease};
   }
   return {};
 }
@@ -79,7 +80,7 @@ Status StateServer::connect() {
   self.instance = instance_;
   self.node = node_;
   self.name = config_.name;
-  auto control = ControlLink::open(context_, self, {.timing = {}, .max_message_bytes = config_.max_value + 64 * 1024});
+  auto control = ControlLink::open(context_, self, {.timing = {}, .max_message_bytes = kMaxMessageBytes});
   if (!control) return tl::unexpected(control.error());
   control_ = std::move(*control);
   if (auto ok = listen(); !ok) return ok;
@@ -190,12 +191,18 @@ void StateServer::info(const rpc::Caller& caller) {
                     {"group", config_.multicast.group},
                     {"port", config_.multicast.port},
                     {"revision", store_.revision()},
-                    {"oldest", journal_->current().base_revision() + 1},
+                    {"oldest", oldest_revision()},
                     {"stream", to_string(journal_->current().stream())},
                     {"keys", store_.keys()},
                     {"bytes", store_.bytes()},
                     {"time", wall_now().ns}};
   answers_.push_back({caller, to_text(out)});
+}
+
+std::uint64_t StateServer::oldest_revision() {
+  const JournalFile* previous = journal_->previous();
+  const std::uint64_t base = journal_->current().base_revision();
+  return (previous == nullptr ? base : std::min(base, previous->base_revision())) + 1;
 }
 
 void StateServer::ping(const rpc::Caller& caller, std::string_view arguments) {
@@ -216,7 +223,7 @@ void StateServer::locate(const rpc::Caller& caller, std::string_view arguments) 
   if (revision < file->base_revision()) {
     return rpc_->fail(caller, "compacted",
                       "the changes behind revision " + std::to_string(revision) +
-                          " are compacted; the oldest one left is " + std::to_string(file->base_revision() + 1));
+                          " are compacted; the oldest one left is " + std::to_string(oldest_revision()));
   }
   if (revision > store_.revision()) {
     return rpc_->fail(
@@ -289,7 +296,7 @@ void StateServer::session(const rpc::Caller& caller, std::string_view method, st
     }
     const auto id = random_id<SessionId>();
     sessions_[id] = {lease, mono_now() + lease};
-    store_.open_session(id);
+    store_.open_session(id, static_cast<std::uint32_t>(lease.count()));
     return rpc_->reply(caller, to_text({{"session", to_string(id)}, {"lease_ms", lease.count()}}));
   }
   const auto id = id_from_hex<SessionId>(parsed->value("session", ""));

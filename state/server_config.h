@@ -13,6 +13,9 @@
 
 namespace fantail::state {
 
+/// Of one request or answer, larger than --max-value so that what is too large is refused in words. Whole dictionaries
+/// may be set and read in one.
+inline constexpr std::size_t kMaxMessageBytes = 80 * 1024 * 1024;
 inline constexpr const char* kDefaultServer = "tcp://127.0.0.1:5560";
 
 /// Everything that fantail-state serve can be told; defaults are here and nowhere else.

@@ -81,7 +81,7 @@ tl::expected<std::string, OpError> StateStore::apply(std::string_view operation,
   if (run == nullptr) {
     return refuse("unknown_method", "there is no operation '" + std::string(operation) + "'");
   }
-  const auto parsed = parse_json(arguments.empty() ? "{}" : arguments);
+  const auto parsed = parse_json(arguments.empty() ? "{}" : arguments, kMaxMessageDepth);
   if (!parsed) return refuse("bad_request", std::string(operation) + ": arguments are " + parsed.error().context);
   if (!parsed->is_object()) return refuse("bad_request", std::string(operation) + ": arguments must be an object");
   std::string name_space = "default";
@@ -167,9 +167,12 @@ void StateStore::close_session(SessionId session, WallTime now) {
   }
 }
 
-std::vector<SessionId> StateStore::sessions_with_keys() const {
-  std::vector<SessionId> out;
-  for (const auto& [id, keys] : session_keys_) out.push_back(id);
+std::map<SessionId, std::uint32_t> StateStore::sessions_with_keys() const {
+  std::map<SessionId, std::uint32_t> out;
+  for (const auto& [id, keys] : session_keys_) {
+    const auto& [name_space, key] = *keys.begin();
+    out[id] = namespaces_.find(name_space)->second.lives.find(key)->second.lease_ms;
+  }
   return out;
 }
 

@@ -51,10 +51,10 @@ class StateStore {
   std::optional<WallTime> due() const;
 
   /// Keys may be bound to this session from now on / not any more: they are deleted.
-  void open_session(SessionId session) { sessions_.insert(session); }
+  void open_session(SessionId session, std::uint32_t lease_ms) { sessions_[session] = lease_ms; }
   void close_session(SessionId session, WallTime now);
-  /// Sessions that own keys: after a restart they have to be given time to come back.
-  std::vector<SessionId> sessions_with_keys() const;
+  /// Sessions that own keys, with their leases: after a restart they have to be given time to come back.
+  std::map<SessionId, std::uint32_t> sessions_with_keys() const;
 
   /// The changes since the last call, oldest first.
   std::vector<Change> take_changes() { return std::exchange(changes_, {}); }
@@ -98,7 +98,7 @@ class StateStore {
   std::map<std::string, Namespace, std::less<>> namespaces_;
   std::set<Due> due_;
   std::map<SessionId, std::set<std::pair<std::string, std::string>>> session_keys_;
-  std::set<SessionId> sessions_;
+  std::map<SessionId, std::uint32_t> sessions_;  ///< open ones, with their leases in ms
   std::uint64_t revision_ = 0;
   std::map<std::string, std::uint64_t, std::less<>> last_change_;  ///< revision, of each namespace there ever was
   std::uint64_t last_change_floor_ = 0;                            ///< of those that a snapshot says nothing of

@@ -108,8 +108,13 @@ struct Watching {
   }
 };
 
-std::string text_of(const WatchEvent& event, const std::string& name_space) {
-  if (event.change) return to_event(*event.change);
+std::string text_of(const WatchEvent& event, const std::string& name_space, bool with_items) {
+  if (event.change) {
+    std::string text = to_event(*event.change);
+    // With a test of the namespace: the namespace that passed it.
+    if (with_items) text.insert(text.size() - 1, R"(,"items":)" + to_text(event.items));
+    return text;
+  }
   return to_text({{"revision", event.revision}, {"namespace", name_space}, {"kind", "holds"}, {"items", event.items}});
 }
 
@@ -190,7 +195,7 @@ int follow(int argc, const char* const* argv, const Command& command, bool only_
                    Json(std::chrono::duration<double>(watching.timeout).count()).dump().c_str());
       return kTimeout;
     }
-    const std::string text = text_of(**event, watching.name_space) + "\n";
+    const std::string text = text_of(**event, watching.name_space, !watching.test.empty()) + "\n";
     if (child.empty()) {
       std::cout << text << std::flush;
       if (!std::cout) return kOk;  // the reader is gone

@@ -8,6 +8,7 @@
 #include "common/transport/endpoint.h"
 #include "common/transport/multicast_options.h"
 #include "state/json.h"
+#include "state/server_config.h"
 
 namespace fantail::state {
 namespace {
@@ -38,6 +39,9 @@ StateWatcher::~StateWatcher() = default;
 rpc::CallResult<std::unique_ptr<StateWatcher>> StateWatcher::open(WatcherConfig config) {
   config.server = server_address(config.server);
   if (const auto problems = config.spec.problems(); !problems.empty()) return failed("bad_request", problems.front());
+  if (const auto endpoint = parse_endpoint(config.server); !endpoint) {
+    return failed("bad_request", endpoint.error().context);
+  }
   std::unique_ptr<StateWatcher> watcher(new StateWatcher(std::move(config)));
   if (auto ok = watcher->connect(); !ok) return tl::unexpected(ok.error());
   return watcher;
@@ -53,7 +57,7 @@ rpc::CallResult<Json> StateWatcher::call(std::string_view method, const Json& ar
     }
     return tl::unexpected(text.error());
   }
-  auto parsed = parse_json(*text);
+  auto parsed = parse_json(*text, kMaxMessageDepth);
   if (!parsed || !parsed->is_object()) return failed("bad_answer", std::string(method) + ": the answer cannot be read");
   return std::move(*parsed);
 }
@@ -66,7 +70,7 @@ rpc::CallResult<void> StateWatcher::connect() {
   self.name = host_name();
   self.topics = {kTopic};
   auto link = rpc::RpcClient::connect(context_, config_.server, std::move(self),
-                                      {.timing = {}, .max_message_bytes = 64 * 1024 * 1024});
+                                      {.timing = {}, .max_message_bytes = kMaxMessageBytes});
   if (!link) return failed("bad_request", link.error().context);
   link_ = std::move(*link);
 
@@ -99,7 +103,7 @@ rpc::CallResult<void> StateWatcher::connect() {
   subscribing.repair.max_jitter = multicast_ ? 50ms : 0ms;
   BroadcastInlet& inlet = multicast_ ? static_cast<BroadcastInlet&>(*multicast_) : *subscriber_;
   streams_ = std::make_unique<StreamSubscriber>(subscribing, inlet, link_->port(), *this);
-  link_->pass_other_messages_to(streams_.get());
+  link_->pass_other_messages_to(this);
   if (const auto peer = link_->connection()) streams_->on_peer_up(*peer, link_->peer());
   if (check_at_start_ && revision_ == quiet_until_) {
     check_at_start_ = false;
@@ -237,11 +241,21 @@ void StateWatcher::on_sealed(StreamId stream, FileOffset) {
   if (stream == following_) relocate();
 }
 
+/// Another greeting: the journal that was followed may not be there any more, and then nothing tells of it.
+void StateWatcher::on_peer_up(PeerId peer, const wire::Peer& who) {
+  streams_->on_peer_up(peer, who);
+  relocate();
+}
+void StateWatcher::on_peer_down(PeerId peer, std::string_view reason) { streams_->on_peer_down(peer, reason); }
+void StateWatcher::on_control(PeerId peer, wire::Kind kind, std::span<const std::byte> body, Frame payload) {
+  streams_->on_control(peer, kind, body, std::move(payload));
+}
+
 /// The journal that was followed has ended, or is gone: asks where the next change is.
 void StateWatcher::relocate() {
   following_ = {};
   line_.clear();
-  asking_ = true;
+  if (std::exchange(asking_, true)) return;
   link_->start({"locate",
                 to_text({{"revision", revision_}}),
                 {.timeout = config_.timeout, .repeatable = true},
@@ -281,7 +295,7 @@ rpc::CallResult<std::optional<WatchEvent>> StateWatcher::next(std::optional<Mono
   for (;;) {
     const MonoTime now = mono_now();
     const std::size_t work = turn(now);
-    if (!waiting_.empty()) {
+    if (!waiting_.empty() && (!config_.live || streams_->caught_up())) {
       std::optional<WatchEvent> event = std::move(waiting_.front().event);
       waiting_bytes_ -= waiting_.front().bytes;
       waiting_.pop_front();

@@ -39,7 +39,7 @@ struct WatchEvent {
 
 /// Hears every change that its spec asks for, once and in order of revision, across restarts of the server, lost
 /// packets and compaction: the changes are a stream like any other. Sleeps while nothing happens. One thread.
-class StateWatcher final : public StreamReceiver {
+class StateWatcher final : public StreamReceiver, public ControlEvents {
  public:
   /// Connects, and fixes the revision to begin with. kRemote "compacted": `from` is older than what is left.
   static rpc::CallResult<std::unique_ptr<StateWatcher>> open(WatcherConfig config);
@@ -68,6 +68,10 @@ class StateWatcher final : public StreamReceiver {
   void on_loss(StreamId stream, ByteRange range, wire::LossReason reason) override;
   void on_sealed(StreamId stream, FileOffset final_length) override;
   void on_beacon(const wire::Beacon&) override {}
+  // ControlEvents
+  void on_peer_up(PeerId peer, const wire::Peer& who) override;
+  void on_peer_down(PeerId peer, std::string_view reason) override;
+  void on_control(PeerId peer, wire::Kind kind, std::span<const std::byte> body, Frame payload) override;
 
   WatcherConfig config_;
   WatchFilter filter_;

@@ -105,16 +105,14 @@ void OptionSet::add(Option option) {
 }
 
 void OptionSet::text(std::string name, std::string& target, std::string argument, std::string help) {
-  add({std::move(name),
-       std::move(argument),
-       std::move(help),
-       {},
-       false,
-       [&target](const Texts& v) {
-         target = v.back();
-         return std::nullopt;
-       },
-       [&target] { return target.empty() ? Texts{} : Texts{target}; }});
+  const auto set = [&target, name](const Texts& v) -> std::optional<std::string> {
+    if (v.back().empty()) return mistake(name, "", "must not be empty; leave it out");
+    target = v.back();
+    return std::nullopt;
+  };
+  add({name, std::move(argument), std::move(help), {}, false, set, [&target] {
+         return target.empty() ? Texts{} : Texts{target};
+       }});
 }
 
 void OptionSet::list(std::string name, std::vector<std::string>& target, std::string argument, std::string help,

@@ -80,6 +80,9 @@ bool RpcServer::on_control(PeerId peer, wire::Kind kind, std::span<const std::by
     const auto request = wire::decode_request(body, payload.bytes());
     if (!request) {
       reject(request.error());
+      if (const auto number = wire::request_number(body)) {
+        control_.send(peer, encoder_.failure({*number, "bad_request", request.error().context, {}}));
+      }
       return true;
     }
     ++counters_.requests;

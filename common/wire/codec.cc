@@ -470,6 +470,12 @@ Result<Request> decode_request(Bytes body, Bytes payload) {
   return Request{(*t)->request(), std::string(view((*t)->method())), (*t)->timeout_ms()};
 }
 
+std::optional<std::uint64_t> request_number(Bytes body) {
+  const auto t = root<fb::Request>(body, "Request");
+  if (!t) return std::nullopt;
+  return (*t)->request();
+}
+
 Result<Reply> decode_reply(Bytes body, Bytes payload) {
   const auto t = root<fb::Reply>(body, "Reply");
   if (!t) return tl::unexpected(t.error());

@@ -82,6 +82,8 @@ Result<Ping> decode_ping(std::span<const std::byte> body);
 Result<Bye> decode_bye(std::span<const std::byte> body);
 Result<Error> decode_error(std::span<const std::byte> body);
 Result<Request> decode_request(std::span<const std::byte> body, std::span<const std::byte> payload);
+/// The number of a request that decode_request() refuses, where the schema holds: to answer it.
+std::optional<std::uint64_t> request_number(std::span<const std::byte> body);
 Result<Reply> decode_reply(std::span<const std::byte> body, std::span<const std::byte> payload);
 Result<Failure> decode_failure(std::span<const std::byte> body);
 Result<Event> decode_event(std::span<const std::byte> body, std::span<const std::byte> payload);

@@ -175,11 +175,11 @@ TEST_F(StateStoreTest, KeysOfASessionGoWithIt) {
   const SessionId session{7, 7};
   const std::string id = to_string(session);
   EXPECT_EQ(run("set", R"({"key":"k","value":1,"session":")" + id + R"("})"), "refused: session_unknown");
-  store.open_session(session);
+  store.open_session(session, 5000);
   run("set", R"({"key":"k","value":1,"session":")" + id + R"("})");
   run("set", R"({"key":"l","value":1,"session":")" + id + R"(","namespace":"other"})");
   run("set", R"({"key":"m","value":1})");
-  EXPECT_THAT(store.sessions_with_keys(), ElementsAre(session));
+  EXPECT_THAT(store.sessions_with_keys(), ElementsAre(testing::Pair(session, 5000u)));
   store.take_changes();
   store.close_session(session, now);
   EXPECT_THAT(store.take_changes(), SizeIs(2));
@@ -382,7 +382,7 @@ TEST(StateStoreModelTest, ASnapshotTakenInPiecesWhileThingsChangeCompletesToTheS
 TEST(JournalLineTest, EveryFlippedBitAndEveryShorterLineIsNoticed) {
   Change change{7, {8}, "n", "txn", kMe, {}};
   change.edits.push_back({"a", "1", std::nullopt, {}, {}, 0});
-  change.edits.push_back({"b", std::nullopt, "[2]", {{99}, {1, 1}}, {}, 0});
+  change.edits.push_back({"b", std::nullopt, "[2]", {{99}, {1, 1}, 7}, {}, 0});
   std::string line = to_line(change);
   line.pop_back();
   ASSERT_EQ(std::get<Change>(*parse_line(line)), change);
