@@ -146,7 +146,7 @@ void Tailer::seal_for_now() {
 
 bool Tailer::everything_committed() const {
   if (recollection_ || !fresh_.empty()) return false;
-  if (!tracked_.empty() && ledger_.consumers().empty()) return false;  // empty files are to be known somewhere, too
+  if (!tracked_.empty() && !ledger_.anybody_was_here()) return false;  // empty files are to be known somewhere, too
   return std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
     const wire::StreamInfo* info = publisher_->info(entry.first);
     if (info == nullptr) return false;

@@ -40,6 +40,7 @@ void CommitLedger::seen(const std::string& name, Interest interest, WallTime now
   consumer.interest = std::move(interest);
   consumer.last_seen = now;
   consumer.connected = connected;
+  consumer.was_here = consumer.was_here || connected;
 }
 
 void CommitLedger::disconnected(const std::string& name) {
@@ -61,6 +62,10 @@ void CommitLedger::forget_stream(StreamId stream) {
 
 bool CommitLedger::anybody_connected() const {
   return std::any_of(consumers_.begin(), consumers_.end(), [](const auto& c) { return c.second.connected; });
+}
+
+bool CommitLedger::anybody_was_here() const {
+  return std::any_of(consumers_.begin(), consumers_.end(), [](const auto& c) { return c.second.was_here; });
 }
 
 std::optional<FileOffset> CommitLedger::position(const std::string& name, StreamId stream) const {
@@ -87,7 +92,7 @@ std::optional<FileOffset> CommitLedger::delivered_to(const wire::StreamInfo& str
   for (const auto& [name, consumer] : consumers_) {
     if (!consumer.interest.wants(stream)) continue;
     const FileOffset at = std::max(position(name, stream.stream).value_or(FileOffset{}), stream.base);
-    of_anybody = std::max(of_anybody.value_or(at), at);
+    if (consumer.was_here) of_anybody = std::max(of_anybody.value_or(at), at);
     if (consumer.connected) of_all_here = std::min(of_all_here.value_or(at), at);
   }
   // Who has committed all of it may leave before anybody looks.

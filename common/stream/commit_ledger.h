@@ -36,6 +36,7 @@ class CommitLedger {
     WallTime last_seen;
     std::unordered_map<StreamId, FileOffset> positions;
     bool connected = false;
+    bool was_here = false;  ///< connected at some time in this run
   };
 
   /// A durable consumer greeted us, or was loaded from the registry.
@@ -49,10 +50,12 @@ class CommitLedger {
   /// The least position of all durable consumers that want the stream, connected or not; nothing when there is none.
   /// Nobody waits for what is before its base.
   std::optional<FileOffset> held_for(const wire::StreamInfo& stream) const;
-  /// Up to where it is on somebody's disk, and of all who are connected and want it. Nothing when there is nobody.
+  /// Up to where it is on the disks of all who are connected and want it; with nobody there, of somebody who was in
+  /// this run. Nothing when there was nobody.
   std::optional<FileOffset> delivered_to(const wire::StreamInfo& stream) const;
-  /// Whether a durable consumer is connected, of whom commits can come.
+  /// Whether a durable consumer is connected, of whom commits can come; whether one was in this run.
   bool anybody_connected() const;
+  bool anybody_was_here() const;
   std::optional<FileOffset> position(const std::string& name, StreamId stream) const;
 
   const std::map<std::string, Consumer>& consumers() const { return consumers_; }

@@ -73,6 +73,16 @@ TEST_F(CommitLedgerTest, WhoHasAllOfItMayLeave) {
   EXPECT_EQ(ledger.delivered_to(stream(1)), FileOffset{1000}) << "it is on somebody's disk";
 }
 
+TEST_F(CommitLedgerTest, WhoWasHereInAnotherRunIsNoReasonToLeave) {
+  seen("known from before", {}, false);
+  ledger.commit("known from before", stream_id(1), {1000});
+  EXPECT_EQ(ledger.delivered_to(stream(1)), std::nullopt) << "another one may be waited for";
+  EXPECT_FALSE(ledger.anybody_was_here());
+  seen("known from before");
+  EXPECT_TRUE(ledger.anybody_was_here());
+  EXPECT_EQ(ledger.delivered_to(stream(1)), FileOffset{1000});
+}
+
 TEST_F(CommitLedgerTest, OnlyThoseWhoWantTheTopicCount) {
   seen("web", {{"web"}, 0, 1});
   seen("mail", {{"mail"}, 0, 1});
