@@ -170,8 +170,7 @@ std::vector<Endpoint> ProducerConfig::data_endpoints() const {
 }
 
 BroadcastConfig ProducerConfig::broadcast() const {
-  constexpr std::uint64_t kDefaultEpgmMbit = 200;
-  const std::uint64_t mbit = rate_mbit == 0 && epgm() ? kDefaultEpgmMbit : rate_mbit;
+  const std::uint64_t mbit = rate_mbit == 0 && epgm() ? kDefaultMulticastMbit : rate_mbit;
   BroadcastConfig out;
   out.chunk_bytes = static_cast<std::uint32_t>(chunk_bytes);
   out.rate_bytes_per_s = mbit * 1'000'000 / 8;
@@ -181,19 +180,7 @@ BroadcastConfig ProducerConfig::broadcast() const {
   return out;
 }
 
-Result<EpgmConfig> ProducerConfig::epgm_config() const {
-  EpgmConfig out;
-  const auto local = multicast.local();
-  if (!local) return tl::unexpected(local.error());
-  const auto address = multicast.address();
-  if (!address) return tl::unexpected(address.error());
-  out.address = *address;
-  out.send_tpdu = multicast_packet_bytes(*local, out.receive_tpdu);
-  // Half as much again as our own pacing, so that ours decides; libzmq's number overflows beyond two million.
-  const std::uint64_t kbit = broadcast().rate_bytes_per_s * 8 / 1000;
-  out.rate_kbit_per_s = std::min<std::uint64_t>(kbit * 3 / 2, 2'000'000);
-  return out;
-}
+Result<EpgmConfig> ProducerConfig::epgm_config() const { return multicast.to_send(rate_mbit); }
 
 TailerConfig ProducerConfig::tailer() const {
   TailerConfig out;

@@ -93,7 +93,7 @@ Status StateServer::connect() {
   publishing.broadcast.chunk_bytes = kChunkBytes;
   publishing.broadcast.adapt_to_loss = config_.epgm();
   publishing.broadcast.compression.mode = CompressionConfig::Mode::kNone;
-  const std::uint64_t mbit = config_.rate_mbit == 0 && config_.epgm() ? 200 : config_.rate_mbit;
+  const std::uint64_t mbit = config_.rate_mbit == 0 && config_.epgm() ? kDefaultMulticastMbit : config_.rate_mbit;
   publishing.broadcast.rate_bytes_per_s = mbit * 1'000'000 / 8;
   BroadcastPort& port = multicast_ ? static_cast<BroadcastPort&>(*multicast_) : *publisher_socket_;
   streams_ = std::make_unique<StreamPublisher>(publishing, port, *control_, pool_, ledger_, *this);

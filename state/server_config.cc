@@ -1,11 +1,8 @@
 #include "state/server_config.h"
 
-#include <algorithm>
-
 namespace fantail::state {
 namespace {
 
-constexpr std::uint64_t kDefaultEpgmMbit = 200;
 constexpr std::uint16_t kPublishBehind = 2;  // the port between is free for a control link by convention
 constexpr std::uint64_t kLeastCompactAt = 64 * 1024;
 constexpr std::uint64_t kMostValue = 64 * 1024 * 1024;
@@ -70,17 +67,6 @@ Durability ServerConfig::how_durable() const {
   return durability == "fsync" ? Durability::kFsync : Durability::kWrite;
 }
 
-Result<EpgmConfig> ServerConfig::epgm_config() const {
-  EpgmConfig out;
-  const auto local = multicast.local();
-  if (!local) return tl::unexpected(local.error());
-  const auto address = multicast.address();
-  if (!address) return tl::unexpected(address.error());
-  out.address = *address;
-  out.send_tpdu = multicast_packet_bytes(*local, out.receive_tpdu);
-  const std::uint64_t mbit = rate_mbit == 0 ? kDefaultEpgmMbit : rate_mbit;
-  out.rate_kbit_per_s = std::min<std::uint64_t>(mbit * 1000 * 3 / 2, 2'000'000);
-  return out;
-}
+Result<EpgmConfig> ServerConfig::epgm_config() const { return multicast.to_send(rate_mbit); }
 
 }  // namespace fantail::state

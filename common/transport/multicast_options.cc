@@ -1,5 +1,7 @@
 #include "common/transport/multicast_options.h"
 
+#include <algorithm>
+
 #include "common/transport/endpoint.h"
 #include "common/transport/relay_process.h"
 
@@ -40,6 +42,20 @@ Result<std::string> MulticastOptions::address() const {
   const auto at = local();
   if (!at) return tl::unexpected(at.error());
   return epgm_address(*at, group, port);
+}
+
+Result<EpgmConfig> MulticastOptions::to_send(std::uint64_t rate_mbit) const {
+  EpgmConfig out;
+  const auto at = local();
+  if (!at) return tl::unexpected(at.error());
+  const auto where = address();
+  if (!where) return tl::unexpected(where.error());
+  out.address = *where;
+  out.send_tpdu = multicast_packet_bytes(*at, out.receive_tpdu);
+  // Half as much again as our own pacing, so that ours decides; libzmq's number overflows beyond two million.
+  const std::uint64_t mbit = rate_mbit == 0 ? kDefaultMulticastMbit : rate_mbit;
+  out.rate_kbit_per_s = std::min<std::uint64_t>(mbit * 1000 * 3 / 2, 2'000'000);
+  return out;
 }
 
 }  // namespace fantail

@@ -6,8 +6,12 @@
 
 #include "common/base/options.h"
 #include "common/base/result.h"
+#include "common/transport/epgm.h"
 
 namespace fantail {
+
+/// What a sender on multicast keeps to unless told otherwise.
+inline constexpr std::uint64_t kDefaultMulticastMbit = 200;
 
 /// Where a program joins multicast: the flags --interface, --group and --port, the same in every program.
 struct MulticastOptions {
@@ -25,6 +29,8 @@ struct MulticastOptions {
   Result<std::string> local() const;
   /// "epgm://ADDRESS;GROUP:PORT".
   Result<std::string> address() const;
+  /// For a publisher whose own pacing is `rate_mbit`; 0: the default.
+  Result<EpgmConfig> to_send(std::uint64_t rate_mbit) const;
 };
 
 }  // namespace fantail
