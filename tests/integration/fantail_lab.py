@@ -493,14 +493,19 @@ class Lab:
         seat: Seat,
         *flags: Argument,
         name: str = "main",
+        durable: bool = True,
         mirror: bool = False,
         merged: bool = False,
         since: str = "beginning",
         start: bool = True,
     ) -> Consumer:
-        """A durable consumer of that name; with neither `mirror` nor `merged` (nor another --output) it prints lines."""
+        """A consumer that commits under that name; with neither `mirror` nor `merged` (nor another --output) it prints lines.
+
+        Not `durable`: it has no name, and one that prints lines then commits nothing.
+        """
         agent_name = f"consumer-{name}"
-        arguments = (*seat.flags, "--name", name, "--state-dir", self.state_of(agent_name), "--from", since, *flags)
+        known_as = ("--name", name) if durable else ()
+        arguments = (*seat.flags, *known_as, "--state-dir", self.state_of(agent_name), "--from", since, *flags)
         consumer = Consumer(agent_name, self._command(seat.place, "fantail-consumer"), arguments, *self._for(agent_name))
         outputs = {f"mirror:{consumer.mirror}": mirror, f"file:{consumer.merged}": merged}
         for output in (output for output, wanted in outputs.items() if wanted):

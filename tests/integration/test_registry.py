@@ -198,7 +198,7 @@ def test_without_a_durable_consumer_it_starts_anew_after_a_while(lab: Lab) -> No
     source = lab.source()
     first = source.append_lines(10)
     link = lab.link("tcp")
-    viewer = lab.consumer(link.consumers[0], name="")
+    viewer = lab.consumer(link.consumers[0], name="viewer", durable=False)
     producer = lab.producer(link.producers[0])
     lab.wait_until(lambda: viewer.stdout() == first, "the lines arrive")
     stop_and_lose(lab, producer, delete)
