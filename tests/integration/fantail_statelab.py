@@ -276,16 +276,16 @@ class Subscription:
             self._socket.setsockopt(zmq.SUBSCRIBE, topic)
         self._socket.connect(address)
 
-    def until_beacons(self, count: int = 1) -> list[bytes]:
-        """The payloads of the chunks that come before so many beacons."""
-        chunks = []
+    def until_beacons(self, count: int = 1, after: int = 0) -> list[bytes]:
+        """The payloads of the chunks that come before so many beacons, those not counted that come before `after` chunks."""
+        chunks: list[bytes] = []
         end = time.monotonic() + DEADLINE * TIME_SCALE
         while count > 0:
             assert self._socket.poll(max(0, int((end - time.monotonic()) * 1000))), "no beacon came"
             topic, header, payload = self._socket.recv_multipart()
             kind, _ = open_header(header, payload, topic)
             if kind == BEACON:
-                count -= 1
+                count -= len(chunks) >= after
             else:
                 assert (kind, topic) == (CHUNK, CHUNKS_OF_STATE)
                 chunks.append(payload)

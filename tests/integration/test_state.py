@@ -182,7 +182,7 @@ def test_z6_each_change_is_one_message(states: StateLab) -> None:
         with contextlib.suppress(Refused):
             client.call("append", key="k", value=1)
 
-    messages = subscription.until_beacons(2)
+    messages = subscription.until_beacons(2, after=count)
 
     assert len(messages) == count
     assert all(message.endswith(b"\n") and message.count(b"\n") == 1 for message in messages)
