@@ -110,6 +110,8 @@ class StateServer final : public ControlEvents, public PublisherEvents {
   MonoTime compact_again_{};
   bool failed_ = false;
   log::Repeated journal_log_;
+  SpinPolicy spin_;
+  std::uint64_t requests_before_ = 0;  ///< when it waited last
 };
 
 }  // namespace fantail::state

@@ -38,7 +38,7 @@ CallResult<std::string> RpcClient::call(std::string_view method, std::string_vie
     if (work > 0) continue;
     Waiter waiter;
     for (void* socket : link_->native_sockets()) waiter.add_socket(socket);
-    waiter.wait(std::min(due(), now + kLongestWait) - now);
+    waiter.wait(std::min(due(), now + kLongestWait) - now, &spin_);
   }
 }
 

@@ -9,6 +9,7 @@
 #include "common/base/result.h"
 #include "common/rpc/call_table.h"
 #include "common/transport/control_link.h"
+#include "common/transport/spin_policy.h"
 
 namespace fantail::rpc {
 
@@ -68,6 +69,7 @@ class RpcClient final : private ControlEvents {
   ControlEvents* other_ = nullptr;
   OnEvent on_event_;
   std::uint64_t rejected_ = 0;
+  SpinPolicy spin_;
 };
 
 }  // namespace fantail::rpc

@@ -1,6 +1,7 @@
 #include "common/transport/waiter.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <zmq.h>
 
 #include <algorithm>
@@ -28,7 +29,7 @@ int mailbox_of(void* socket) {
 void Waiter::add_socket(void* socket) { items_.push_back({socket, mailbox_of(socket)}); }
 void Waiter::add_descriptor(int fd) { items_.push_back({nullptr, fd}); }
 
-void Waiter::wait(Duration timeout) {
+void Waiter::wait(Duration timeout, SpinPolicy* spin) {
   bool at_once = false;
   std::vector<pollfd> polled;
   polled.reserve(items_.size());
@@ -37,9 +38,20 @@ void Waiter::wait(Duration timeout) {
     at_once = at_once || item.ready;
     polled.push_back({item.fd, POLLIN, 0});
   }
-  const auto ms = std::chrono::ceil<std::chrono::milliseconds>(std::max(timeout, Duration::zero())).count();
-  const int limit = at_once ? 0 : static_cast<int>(std::min<std::int64_t>(ms, 3'600'000));
-  if (::poll(polled.data(), polled.size(), limit) <= 0) return;  // interrupted: like a time-out
+  const auto look = [&polled](Duration limit) {
+    const auto ms = std::chrono::ceil<std::chrono::milliseconds>(std::max(limit, Duration::zero())).count();
+    return ::poll(polled.data(), polled.size(), static_cast<int>(std::min<std::int64_t>(ms, 3'600'000)));
+  };
+  const MonoTime begin = spin != nullptr ? mono_now() : MonoTime{};
+  const Duration spinning = spin != nullptr ? std::min(spin->look(), timeout) : Duration::zero();
+  int found = spinning > Duration::zero() || at_once ? look(Duration::zero()) : 0;
+  while (found == 0 && !at_once && spinning > Duration::zero() && mono_now() - begin < spinning) {
+    ::sched_yield();
+    found = look(Duration::zero());
+  }
+  if (found == 0 && !at_once) found = look(timeout);
+  if (spin != nullptr) spin->waited(mono_now() - begin);
+  if (found <= 0) return;  // interrupted: like a time-out
   for (std::size_t i = 0; i < items_.size(); ++i) items_[i].ready = items_[i].ready || polled[i].revents != 0;
 }
 

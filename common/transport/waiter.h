@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "common/base/clock.h"
+#include "common/transport/spin_policy.h"
 
 namespace fantail {
 
@@ -15,7 +16,8 @@ class Waiter {
   void add_descriptor(int fd);
   /// Returns when something may be readable, a signal came, or after `timeout` (rounded up to a millisecond, not
   /// negative). Cheaper than zmq::poll, which asks every socket again after waking; whoever is woken here looks anyway.
-  void wait(Duration timeout);
+  /// `spin`: may make it look for a while before it sleeps; nullptr: sleeps at once.
+  void wait(Duration timeout, SpinPolicy* spin = nullptr);
   /// Whether the last wait saw this socket or descriptor ready.
   bool ready(const void* socket) const;
   bool ready(int fd) const;
