@@ -146,19 +146,32 @@ JournalRecord record_of(const Json& object) {
 
 }  // namespace
 
-std::string to_line(const JournalRecord& record) {
-  const std::string body = std::visit([](const auto& r) { return body_of(r); }, record) + "}\n";
-  // Over everything behind the comma, the newline left out.
-  char sum[kSumDigits + 1];
-  std::snprintf(sum, sizeof sum, "%016llx",
-                static_cast<unsigned long long>(digest(as_bytes(std::string_view(body).substr(0, body.size() - 1)))));
+namespace {
+
+/// `body` is what stands behind the sum, without the closing brace.
+std::string line_of(std::string_view body) {
   std::string line;
-  line.reserve(kPrefixBytes + body.size());
-  line += kSumBegin;
-  line += sum;
-  line += "\",";
+  line.reserve(kPrefixBytes + body.size() + 2);
+  line.append(kPrefixBytes, ' ');
   line += body;
+  line += '}';
+  // Over everything behind the comma, the newline left out.
+  char prefix[kPrefixBytes + 1];
+  std::snprintf(prefix, sizeof prefix, R"({"sum":"%016llx",)",
+                static_cast<unsigned long long>(digest(as_bytes(std::string_view(line).substr(kPrefixBytes)))));
+  line.replace(0, kPrefixBytes, prefix, kPrefixBytes);
+  line += '\n';
   return line;
+}
+
+}  // namespace
+
+std::string to_line(const Change& change) { return line_of(body_of(change)); }
+std::string to_line(const SnapshotEntry& entry) { return line_of(body_of(entry)); }
+std::string to_line(const SnapshotBegin& begin) { return line_of(body_of(begin)); }
+std::string to_line(const SnapshotEnd& end) { return line_of(body_of(end)); }
+std::string to_line(const JournalRecord& record) {
+  return std::visit([](const auto& r) { return to_line(r); }, record);
 }
 
 Result<JournalRecord> parse_line(std::string_view line) {

@@ -71,6 +71,10 @@ using JournalRecord = std::variant<SnapshotBegin, SnapshotEntry, SnapshotEnd, Ch
 /// One line of JSON with its newline. The first member, "sum", is XXH3-64 of what stands behind it, as 16 hexadecimal
 /// digits. docs/protocol.md has the form.
 std::string to_line(const JournalRecord& record);
+std::string to_line(const Change& change);
+std::string to_line(const SnapshotBegin& begin);
+std::string to_line(const SnapshotEntry& entry);
+std::string to_line(const SnapshotEnd& end);
 /// `line` without its newline. kCorrupt: the sum differs, or it is no record.
 Result<JournalRecord> parse_line(std::string_view line);
 

@@ -1,5 +1,7 @@
 #include "state/json.h"
 
+#include <algorithm>
+
 #include "common/base/options.h"
 
 namespace fantail::state {
@@ -56,8 +58,22 @@ Result<Json> parse_json(std::string_view text, std::size_t max_depth) {
   }
 }
 
-std::string to_text(const Json& value) { return value.dump(); }
-std::string json_string(std::string_view text) { return Json(text).dump(); }
+std::string to_text(const Json& value) {
+  return value.is_string() ? json_string(value.get_ref<const std::string&>()) : value.dump();
+}
+
+std::string json_string(std::string_view text) {
+  // Nearly all keys and texts need no escapes: a serializer of the library costs more than the rest of a small request.
+  const bool plain =
+      std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c != '"' && c != '\\' && c != 0x7f; });
+  if (!plain) return Json(text).dump();
+  std::string out;
+  out.reserve(text.size() + 2);
+  out += '"';
+  out += text;
+  out += '"';
+  return out;
+}
 
 bool is_truthy(const Json& value) {
   switch (value.type()) {

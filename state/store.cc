@@ -111,7 +111,7 @@ void StateStore::commit(std::string_view kind, const std::string& name_space, In
   changes_.push_back({++revision_, now, name_space, std::string(kind), by, std::move(edits)});
 }
 
-void StateStore::write(const std::string& name_space, const std::string& key, const std::optional<std::string>& value,
+void StateStore::write(const std::string& name_space, const std::string& key, std::optional<std::string_view> value,
                        const Life& life, std::uint64_t revision) {
   if (!value) {
     const auto in = namespaces_.find(name_space);

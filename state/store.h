@@ -88,7 +88,7 @@ class StateStore {
     auto operator<=>(const Due&) const = default;
   };
   Namespace* find(std::string_view name_space);
-  void write(const std::string& name_space, const std::string& key, const std::optional<std::string>& value,
+  void write(const std::string& name_space, const std::string& key, std::optional<std::string_view> value,
              const Life& life, std::uint64_t revision);
   void set_life(const std::string& name_space, Namespace& in, const std::string& key, const Life& life);
   void commit(std::string_view kind, const std::string& name_space, InstanceId by, WallTime now,
