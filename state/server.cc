@@ -195,6 +195,7 @@ void StateServer::info(const rpc::Caller& caller) {
                     {"stream", to_string(journal_->current().stream())},
                     {"keys", store_.keys()},
                     {"bytes", store_.bytes()},
+                    {"broadcasts", streams_->broadcast_counters().chunks_sent},
                     {"time", wall_now().ns}};
   answers_.push_back({caller, to_text(out)});
 }
