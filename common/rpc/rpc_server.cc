@@ -13,10 +13,14 @@ constexpr std::size_t kMaxOpenRequests = 4096;
 
 }  // namespace
 
+bool RpcServer::send_reply(PeerId peer, const wire::Reply& reply, Frame result) {
+  const auto header = encoder_.reply(reply, result.bytes());
+  return control_.send(peer, header, std::move(result));
+}
+
 bool RpcServer::transmit(PeerId peer, const Answer& answer) {
   if (answer.failure) return control_.send(peer, encoder_.failure(*answer.failure));
-  const wire::Reply reply{answer.request, answer.sequence, answer.partial};
-  return control_.send(peer, encoder_.reply(reply, as_bytes(answer.result)), Frame::copy_of(answer.result));
+  return send_reply(peer, {answer.request, answer.sequence, false}, Frame::copy_of(answer.result));
 }
 
 void RpcServer::answer(const Caller& caller, std::string_view result, std::optional<wire::Failure> failure) {
@@ -25,15 +29,19 @@ void RpcServer::answer(const Caller& caller, std::string_view result, std::optio
   const auto open = peer->second.open.find(caller.request);
   if (open == peer->second.open.end()) return;
   if (failure) ++counters_.failures;
-  Answer answer{caller.request, open->second, false, std::move(failure), std::string(result)};
+  const std::uint32_t sequence = open->second;
   peer->second.open.erase(open);
-  if (peer->second.waiting.empty() && transmit(caller.peer, answer)) return;
-  if (peer->second.waiting_bytes + answer.result.size() > waiting_bytes_) {
+  if (peer->second.waiting.empty()) {
+    const bool sent = failure ? control_.send(caller.peer, encoder_.failure(*failure))
+                              : send_reply(caller.peer, {caller.request, sequence, false}, Frame::copy_of(result));
+    if (sent) return;
+  }
+  if (peer->second.waiting_bytes + result.size() > waiting_bytes_) {
     ++counters_.dropped_answers;
     return;
   }
-  peer->second.waiting_bytes += answer.result.size();
-  peer->second.waiting.push_back(std::move(answer));
+  peer->second.waiting_bytes += result.size();
+  peer->second.waiting.push_back({caller.request, sequence, std::move(failure), std::string(result)});
   blocked_.insert(caller.peer);
 }
 
@@ -48,13 +56,13 @@ bool RpcServer::has_room(const Caller& caller) const {
   return peer == peers_.end() || peer->second.waiting.empty();
 }
 
-bool RpcServer::partial(const Caller& caller, std::string_view result) {
+bool RpcServer::partial(const Caller& caller, Frame result) {
   const auto peer = peers_.find(caller.peer);
   if (peer == peers_.end()) return true;  // nobody is there any more: gone, like a message on its way
   const auto open = peer->second.open.find(caller.request);
   if (open == peer->second.open.end()) return true;
   if (!peer->second.waiting.empty()) return false;
-  if (!transmit(caller.peer, {caller.request, open->second, true, std::nullopt, std::string(result)})) return false;
+  if (!send_reply(caller.peer, {caller.request, open->second, true}, std::move(result))) return false;
   ++open->second;
   return true;
 }

@@ -48,7 +48,7 @@ class RpcServer {
   void fail(const Caller& caller, std::string_view type, std::string_view message, std::string_view trace = {});
   /// One of several answers; a final one must follow. False: nothing was sent, this peer's queue is full; more room is
   /// told by has_room().
-  bool partial(const Caller& caller, std::string_view result);
+  bool partial(const Caller& caller, Frame result);
   /// Whether partial() would take something.
   bool has_room(const Caller& caller) const;
   /// An unasked message. False: its queue is full, nothing was sent and no number used.
@@ -67,7 +67,6 @@ class RpcServer {
   struct Answer {
     std::uint64_t request;
     std::uint32_t sequence;
-    bool partial;
     std::optional<wire::Failure> failure;
     std::string result;
   };
@@ -77,6 +76,7 @@ class RpcServer {
     std::deque<Answer> waiting;
     std::size_t waiting_bytes = 0;
   };
+  bool send_reply(PeerId peer, const wire::Reply& reply, Frame result);
   bool transmit(PeerId peer, const Answer& answer);
   void answer(const Caller& caller, std::string_view result, std::optional<wire::Failure> failure);
   void reject(const Error& error);

@@ -1,6 +1,7 @@
 #include "common/transport/control_link.h"
 
 #include <algorithm>
+#include <array>
 
 #include "common/transport/waiter.h"
 #include "common/transport/zmq_socket.h"
@@ -138,27 +139,28 @@ std::size_t ControlLink::receive_from(void* key, MonoTime now, ControlEvents& ev
   for (; received < kMessagesPerTurn; ++received) {
     if (dealer != nullptr && !remotes_.contains(dealer_id)) break;
     zmq::socket_t& socket = dealer == nullptr ? *sockets_->router : *dealer->dealer;
-    std::vector<Frame> parts;
+    const std::size_t expected = dealer == nullptr ? 3 : 2;
+    std::array<Frame, 3> parts;
+    std::size_t count = 0;
     bool more = true;
     while (more) {
       Frame part;
       if (!transport::receive_part(socket, part, more)) break;
-      if (parts.size() < 4) parts.push_back(std::move(part));
+      if (count < expected) parts[count] = std::move(part);
+      ++count;
     }
-    if (parts.empty()) break;
-    const std::size_t expected = dealer == nullptr ? 3 : 2;
-    if (parts.size() != expected) {
+    if (count == 0) break;
+    if (count != expected) {
       ++counters_.rejected;
       continue;
     }
-    Frame payload = std::move(parts.back());
-    parts.pop_back();
-    Frame header = std::move(parts.back());
+    Frame payload = std::move(parts[count - 1]);
+    Frame header = std::move(parts[count - 2]);
     if (dealer != nullptr) {
       handle(*dealer, std::move(header), std::move(payload), now, events);
       continue;
     }
-    const std::string routing_id(parts.front().text());
+    const std::string_view routing_id = parts[0].text();
     if (const auto known = by_routing_id_.find(routing_id); known != by_routing_id_.end()) {
       handle(*remotes_.at(known->second), std::move(header), std::move(payload), now, events);
       continue;
@@ -167,10 +169,10 @@ std::size_t ControlLink::receive_from(void* key, MonoTime now, ControlEvents& ev
     // because whoever is told that it is up may want to send to it at once.
     const PeerId id{next_peer_++};
     auto entered = std::make_unique<Remote>(id, options_.timing, now);
-    entered->routing_id = routing_id;
+    entered->routing_id = std::string(routing_id);
     entered->address = "unknown peer";
     Remote& stranger = *remotes_.emplace(id, std::move(entered)).first->second;
-    by_routing_id_.emplace(routing_id, id);
+    by_routing_id_.emplace(std::string(routing_id), id);
     handle(stranger, std::move(header), std::move(payload), now, events);
     if (const auto found = remotes_.find(id); found != remotes_.end() && !found->second->up) disconnect(id);
   }

@@ -78,8 +78,8 @@ TEST_F(RpcServerTest, EachCallerGetsItsOwnAnswerInAnyOrder) {
 
 TEST_F(RpcServerTest, PartialAnswersAreNumbered) {
   request(kPeer, 7);
-  EXPECT_TRUE(server.partial(callers[0], "x"));
-  EXPECT_TRUE(server.partial(callers[0], "y"));
+  EXPECT_TRUE(server.partial(callers[0], Frame::copy_of(std::string_view("x"))));
+  EXPECT_TRUE(server.partial(callers[0], Frame::copy_of(std::string_view("y"))));
   server.reply(callers[0], "z");
   EXPECT_THAT(port.sent, ElementsAre("1 7.0+ x", "1 7.1+ y", "1 7.2 z"));
 }
@@ -88,7 +88,7 @@ TEST_F(RpcServerTest, OnlyOneFinalAnswerIsSent) {
   request(kPeer, 7);
   server.fail(callers[0], "broken", "it broke");
   server.reply(callers[0], "after all");
-  EXPECT_TRUE(server.partial(callers[0], "more"));
+  EXPECT_TRUE(server.partial(callers[0], Frame::copy_of(std::string_view("more"))));
   EXPECT_THAT(port.sent, ElementsAre("1 7 failed: broken"));
 }
 
@@ -114,9 +114,9 @@ TEST_F(RpcServerTest, AnswersWaitForAFullQueueInOrder) {
 TEST_F(RpcServerTest, PartialAnswersDoNotOvertakeOrPileUp) {
   request(kPeer, 1);
   port.full = true;
-  EXPECT_FALSE(server.partial(callers[0], "later"));
+  EXPECT_FALSE(server.partial(callers[0], Frame::copy_of(std::string_view("later"))));
   port.full = false;
-  EXPECT_TRUE(server.partial(callers[0], "later"));
+  EXPECT_TRUE(server.partial(callers[0], Frame::copy_of(std::string_view("later"))));
   EXPECT_THAT(port.sent, ElementsAre("1 1.0+ later"));
 }
 
