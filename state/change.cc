@@ -71,11 +71,17 @@ std::string body_of(const Change& change) {
 }
 
 std::string body_of(const SnapshotBegin& m) { return R"("kind":"snapshot","revision":)" + std::to_string(m.revision); }
-std::string body_of(const SnapshotEntry& m) {
-  std::string out = R"("kind":"entry","namespace":)" + json_string(m.name_space) + R"(,"key":)" + json_string(m.key) +
-                    R"(,"value":)" + m.value + R"(,"revision":)" + std::to_string(m.revision);
+constexpr std::string_view kEntryBegin = R"("kind":"entry","namespace":)";
+constexpr std::string_view kEntryKey = R"(,"key":)";
+constexpr std::string_view kEntryValue = R"(,"value":)";
+constexpr std::string_view kEntryRevision = R"(,"revision":)";
+
+void append_body(std::string& out, const EntryView& m) {
+  out.append(kEntryBegin).append(json_string(m.name_space));
+  out.append(kEntryKey).append(json_string(m.key));
+  out.append(kEntryValue).append(m.value);
+  out.append(kEntryRevision).append(std::to_string(m.revision));
   append_life(out, m.life);
-  return out;
 }
 std::string body_of(const SnapshotEnd& m) {
   return R"("kind":"snapshot-end","revision":)" + std::to_string(m.revision) + R"(,"entries":)" +
@@ -148,28 +154,74 @@ JournalRecord record_of(const Json& object) {
 
 namespace {
 
-/// `body` is what stands behind the sum, without the closing brace.
+/// Appends a line; `append_body` appends what stands behind the sum, without the closing brace.
+template <class AppendBody>
+void append_record(std::string& out, const AppendBody& append_body) {
+  const std::size_t begin = out.size();
+  out.append(kPrefixBytes, ' ');
+  append_body();
+  out += '}';
+  // Over everything behind the comma, the newline left out.
+  std::uint64_t sum = digest(as_bytes(std::string_view(out).substr(begin + kPrefixBytes)));
+  out.replace(begin, kSumBegin.size(), kSumBegin);
+  for (std::size_t i = kSumDigits; i > 0; --i, sum >>= 4)
+    out[begin + kSumBegin.size() + i - 1] = "0123456789abcdef"[sum & 15];
+  out[begin + kPrefixBytes - 2] = '"';
+  out[begin + kPrefixBytes - 1] = ',';
+  out += '\n';
+}
+
 std::string line_of(std::string_view body) {
   std::string line;
   line.reserve(kPrefixBytes + body.size() + 2);
-  line.append(kPrefixBytes, ' ');
-  line += body;
-  line += '}';
-  // Over everything behind the comma, the newline left out.
-  char prefix[kPrefixBytes + 1];
-  std::snprintf(prefix, sizeof prefix, R"({"sum":"%016llx",)",
-                static_cast<unsigned long long>(digest(as_bytes(std::string_view(line).substr(kPrefixBytes)))));
-  line.replace(0, kPrefixBytes, prefix, kPrefixBytes);
-  line += '\n';
+  append_record(line, [&] { line += body; });
   return line;
+}
+
+/// An entry as append_body() writes it, without escapes and lives, read without a parser: most of a snapshot is of
+/// these.
+std::optional<SnapshotEntry> plain_entry(std::string_view body) {
+  const auto skip = [&](std::string_view text) {
+    if (!body.starts_with(text)) return false;
+    body.remove_prefix(text.size());
+    return true;
+  };
+  const auto text = [&]() -> std::optional<std::string_view> {
+    if (!skip("\"")) return std::nullopt;
+    const auto end = body.find_first_of("\"\\");
+    if (end == std::string_view::npos || body[end] != '"') return std::nullopt;
+    const auto found = body.substr(0, end);
+    body.remove_prefix(end + 1);
+    return found;
+  };
+  if (!skip(kEntryBegin)) return std::nullopt;
+  const auto name_space = text();
+  if (!name_space || !skip(kEntryKey)) return std::nullopt;
+  const auto key = text();
+  if (!key || !skip(kEntryValue)) return std::nullopt;
+  const auto end = body.rfind(kEntryRevision);
+  if (end == std::string_view::npos || !body.ends_with('}')) return std::nullopt;
+  const std::string_view digits =
+      body.substr(end + kEntryRevision.size(), body.size() - 1 - end - kEntryRevision.size());
+  std::uint64_t revision = 0;
+  const auto [last, error] = std::from_chars(digits.data(), digits.data() + digits.size(), revision);
+  if (error != std::errc{} || last != digits.data() + digits.size()) return std::nullopt;
+  return SnapshotEntry{std::string(*name_space), std::string(*key), std::string(body.substr(0, end)), revision, {}};
 }
 
 }  // namespace
 
 std::string to_line(const Change& change) { return line_of(body_of(change)); }
-std::string to_line(const SnapshotEntry& entry) { return line_of(body_of(entry)); }
 std::string to_line(const SnapshotBegin& begin) { return line_of(body_of(begin)); }
 std::string to_line(const SnapshotEnd& end) { return line_of(body_of(end)); }
+std::string to_line(const SnapshotEntry& entry) {
+  std::string line;
+  append_line(line, {entry.name_space, entry.key, entry.value, entry.revision, entry.life});
+  return line;
+}
+void append_line(std::string& out, const EntryView& entry) {
+  append_record(out, [&] { append_body(out, entry); });
+}
 std::string to_line(const JournalRecord& record) {
   return std::visit([](const auto& r) { return to_line(r); }, record);
 }
@@ -185,6 +237,7 @@ Result<JournalRecord> parse_line(std::string_view line) {
   if (error != std::errc{} || end != digits.data() + digits.size() || digest(as_bytes(body)) != sum) {
     return fail(ErrorCode::kCorrupt, "damaged record: its sum differs");
   }
+  if (auto entry = plain_entry(body)) return JournalRecord(std::move(*entry));
   const auto object = parse_json("{" + std::string(body), kMaxMessageDepth);
   if (!object) return fail(ErrorCode::kCorrupt, "damaged record: " + object.error().context);
   try {

@@ -61,6 +61,14 @@ struct SnapshotEntry {
   Life life{};
   bool operator==(const SnapshotEntry&) const = default;
 };
+/// One key of the store, borrowed.
+struct EntryView {
+  std::string_view name_space;
+  std::string_view key;
+  std::string_view value;  ///< JSON text
+  std::uint64_t revision;
+  Life life;
+};
 struct SnapshotEnd {
   std::uint64_t revision = 0;  ///< of the last change that any entry may contain
   std::uint64_t entries = 0;
@@ -74,8 +82,9 @@ std::string to_line(const JournalRecord& record);
 std::string to_line(const Change& change);
 std::string to_line(const SnapshotBegin& begin);
 std::string to_line(const SnapshotEntry& entry);
+void append_line(std::string& out, const EntryView& entry);  ///< the line of a SnapshotEntry
 std::string to_line(const SnapshotEnd& end);
-/// `line` without its newline. kCorrupt: the sum differs, or it is no record.
+/// `line` without its newline. kCorrupt: the sum differs, or it is no record. The value of an entry is not looked at.
 Result<JournalRecord> parse_line(std::string_view line);
 
 /// The change as watchers print it: the same without "sum".

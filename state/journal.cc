@@ -258,11 +258,12 @@ void Journal::clean_up() const {
 }
 
 Status Journal::commit(const std::vector<Change>& changes, Durability durability) {
-  std::string lines;
-  std::vector<JournalFile::Mark> marks;
+  std::string& lines = lines_;  // kept for its memory
+  lines.clear();
+  marks_.clear();
   const std::uint64_t begin = current_->length_ + buffer_.size();
   for (const Change& change : changes) {
-    marks.push_back({change.revision, begin + lines.size()});
+    marks_.push_back({change.revision, begin + lines.size()});
     lines += to_line(change);
   }
   if (durability == Durability::kNone) {
@@ -282,7 +283,8 @@ Status Journal::commit(const std::vector<Change>& changes, Durability durability
       }
     }
   }
-  for (const auto& mark : marks) current_->note(mark.revision, mark.offset);
+  for (const auto& mark : marks_) current_->note(mark.revision, mark.offset);
+  if (lines.capacity() > kUnwrittenBytes) lines = {};
   return {};
 }
 
@@ -321,10 +323,10 @@ Result<bool> Journal::compact_piece(const StateStore& store) {
   if (!c.scanned) {
     std::string lines;
     bool more = false;
-    store.scan_after(c.name_space, c.key, [&](const SnapshotEntry& entry) {
+    store.scan_after(c.name_space, c.key, [&](const EntryView& entry) {
       more = lines.size() >= kPieceBytes;
       if (more) return false;
-      lines += to_line(entry);
+      append_line(lines, entry);
       c.name_space = entry.name_space;
       c.key = entry.key;
       ++c.entries;

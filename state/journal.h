@@ -120,6 +120,9 @@ class Journal {
   std::unique_ptr<JournalFile> retired_;  ///< the one before that, for who has not let go of it yet
   std::unique_ptr<Compaction> compaction_;
   std::string buffer_;  ///< of Durability::kNone: not written yet
+  // Of commit(), which is called often:
+  std::string lines_;
+  std::vector<JournalFile::Mark> marks_;
 };
 
 }  // namespace fantail::state

@@ -4,7 +4,28 @@
 #include <cstring>
 #include <new>
 
+#include "common/base/digest.h"
+
 namespace fantail::state {
+namespace {
+
+constexpr std::size_t kFirstBuckets = 16;
+
+}  // namespace
+
+KeyTable::KeyTable() : buckets_(kFirstBuckets), index_({buckets_.data(), buckets_.size()}) {}
+
+std::size_t KeyTable::Hash::operator()(std::string_view key) const { return digest(as_bytes(key)); }
+
+/// One bucket more where there are as many keys as buckets; when all of the array are in use, an array of twice the
+/// size.
+void KeyTable::grow_index() {
+  if (index_.size() <= index_.split_count() || index_.incremental_rehash(true)) return;
+  std::vector<Index::bucket_type> larger(2 * buckets_.size());
+  index_.incremental_rehash({larger.data(), larger.size()});
+  buckets_ = std::move(larger);
+  index_.incremental_rehash(true);
+}
 
 KeyTable::Entry* KeyTable::make(std::string_view key, std::string_view value, std::uint64_t revision) {
   void* memory = std::malloc(sizeof(Entry) + key.size() + value.size());
@@ -25,35 +46,41 @@ void KeyTable::destroy(Entry* entry) {
 }
 
 std::optional<KeyTable::View> KeyTable::find(std::string_view key) const {
-  const auto found = entries_.find(key, Before{});
-  if (found == entries_.end()) return std::nullopt;
+  const auto found = index_.find(key, Hash{}, Equal{});
+  if (found == index_.end()) return std::nullopt;
   return found->view();
 }
 
 void KeyTable::put(std::string_view key, std::string_view value, std::uint64_t revision) {
-  boost::intrusive::set<Entry>::insert_commit_data place;
-  const auto [at, is_new] = entries_.insert_check(key, Before{}, place);
   Entry* entry = make(key, value, revision);
   bytes_ += key.size() + value.size();
-  if (is_new) {
-    entries_.insert_commit(*entry, place);
+  if (const auto found = index_.find(key, Hash{}, Equal{}); found != index_.end()) {
+    Entry& old = *found;
+    bytes_ -= std::uint64_t{old.key_bytes} + old.value_bytes;
+    entries_.replace_node(entries_.iterator_to(old), *entry);
+    index_.erase(found);
+    index_.insert(*entry);
+    destroy(&old);
     return;
   }
-  Entry& old = *at;
-  bytes_ -= std::uint64_t{old.key_bytes} + old.value_bytes;
-  entries_.replace_node(at, *entry);
-  destroy(&old);
+  entries_.insert(*entry);
+  index_.insert(*entry);
+  grow_index();
 }
 
 bool KeyTable::erase(std::string_view key) {
-  const auto found = entries_.find(key, Before{});
-  if (found == entries_.end()) return false;
-  bytes_ -= std::uint64_t{found->key_bytes} + found->value_bytes;
-  entries_.erase_and_dispose(found, destroy);
+  const auto found = index_.find(key, Hash{}, Equal{});
+  if (found == index_.end()) return false;
+  Entry& entry = *found;
+  bytes_ -= std::uint64_t{entry.key_bytes} + entry.value_bytes;
+  index_.erase(found);
+  entries_.erase(entries_.iterator_to(entry));
+  destroy(&entry);
   return true;
 }
 
 void KeyTable::clear() {
+  index_.clear();
   entries_.clear_and_dispose(destroy);
   bytes_ = 0;
 }

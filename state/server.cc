@@ -15,7 +15,9 @@ namespace {
 constexpr int kQueueMessages = 256;  // per slow watcher; of mostly small messages
 constexpr std::size_t kBuffersKept = 16;
 constexpr std::uint32_t kChunkBytes = 256 * 1024;
-constexpr std::size_t kSnapshotBytes = 256 * 1024;  // in one partial answer
+constexpr std::size_t kSnapshotBytes = 256 * 1024;                // in one partial answer
+constexpr std::size_t kSnapshotBufferBytes = 2 * kSnapshotBytes;  // the last entry of a piece may be large
+constexpr std::size_t kSnapshotBytesOut = 8 * 1024 * 1024;        // on their way, of all watchers together
 constexpr std::size_t kSnapshotsAtATime = 8;
 constexpr Duration kLongestWait = 1s;
 constexpr Duration kRetryJournal = 250ms;
@@ -31,7 +33,10 @@ WallTime in_wall_time(MonoTime at, MonoTime now) { return {wall_now().ns + (at -
 }  // namespace
 
 StateServer::StateServer(const ServerConfig& config)
-    : config_(config), store_({.max_value_bytes = config.max_value}), pool_(kChunkBytes, kBuffersKept) {
+    : config_(config),
+      store_({.max_value_bytes = config.max_value}),
+      pool_(kChunkBytes, kBuffersKept),
+      snapshot_pool_(kSnapshotBufferBytes, kBuffersKept) {
   if (config_.name.empty()) config_.name = host_name();
 }
 StateServer::~StateServer() = default;
@@ -254,24 +259,25 @@ std::size_t StateServer::send_snapshots() {
   for (std::size_t n = std::min(snapshots_.size(), kSnapshotsAtATime); n > 0; --n) {
     SnapshotJob job = std::move(snapshots_.front());
     snapshots_.pop_front();
-    if (!rpc_->has_room(job.caller)) {
+    if (!rpc_->has_room(job.caller) || snapshot_pool_.bytes_out() >= kSnapshotBytesOut) {
       snapshots_.push_back(std::move(job));
       continue;
     }
-    std::string lines;
+    std::string& lines = snapshot_lines_;  // kept for its memory
+    lines.clear();
     std::string at_name_space = job.at_name_space;
     std::string at_key = job.at_key;
     bool more = false;
-    store_.scan_after(at_name_space, at_key, [&](const SnapshotEntry& entry) {
+    store_.scan_after(at_name_space, at_key, [&](const EntryView& entry) {
       if (!job.name_space.empty() && entry.name_space != job.name_space) return false;
       more = lines.size() >= kSnapshotBytes;
       if (more) return false;
       at_name_space = entry.name_space;
       at_key = entry.key;
-      if (entry.key.starts_with(job.prefix)) lines += to_line(entry);
+      if (entry.key.starts_with(job.prefix)) append_line(lines, entry);
       return true;
     });
-    if (!lines.empty() && !rpc_->partial(job.caller, lines)) {
+    if (!lines.empty() && !rpc_->partial(job.caller, snapshot_frame())) {
       snapshots_.push_back(std::move(job));  // its queue is full: the same piece later
       continue;
     }
@@ -285,6 +291,14 @@ std::size_t StateServer::send_snapshots() {
     }
   }
   return work;
+}
+
+/// The lines in a counted buffer; what is larger than one, because of a single large value, is counted by nobody.
+Frame StateServer::snapshot_frame() {
+  FramePool::Buffer buffer = snapshot_pool_.take();
+  if (snapshot_lines_.size() > buffer.bytes().size()) return Frame::copy_of(snapshot_lines_);
+  std::copy(snapshot_lines_.begin(), snapshot_lines_.end(), reinterpret_cast<char*>(buffer.bytes().data()));
+  return snapshot_pool_.to_frame(std::move(buffer), snapshot_lines_.size());
 }
 
 void StateServer::session(const rpc::Caller& caller, std::string_view method, std::string_view arguments) {
@@ -333,7 +347,8 @@ void StateServer::end_sessions(MonoTime now) {
 
 /// Makes durable what this turn changed, then answers and broadcasts. What the journal does not take did not happen.
 void StateServer::settle(MonoTime now) {
-  const auto changes = store_.take_changes();
+  std::vector<Change>& changes = changes_;
+  store_.take_changes(changes);
   if (!changes.empty()) {
     const auto ok = journal_->commit(changes, config_.how_durable());
     if (!ok) {
@@ -354,13 +369,14 @@ void StateServer::settle(MonoTime now) {
       }
     }
   }
-  for (const Answer& answer : std::exchange(answers_, {})) {
+  for (const Answer& answer : answers_) {
     if (answer.result) {
       rpc_->reply(answer.caller, *answer.result);
     } else {
       rpc_->fail(answer.caller, answer.result.error().type, answer.result.error().message);
     }
   }
+  answers_.clear();
   // Without durability the journal is written when there is time for it, and broadcast then.
   if (journal_->unwritten() && now >= settle_again_) {
     if (const auto ok = journal_->flush(); !ok) {
@@ -405,8 +421,9 @@ std::size_t StateServer::compact(MonoTime now) {
   return 1;
 }
 
+/// Returns how much was done that may have more behind it. Requests are not counted: wait() sees those that are left.
 std::size_t StateServer::turn(MonoTime now) {
-  std::size_t work = control_->turn(now, *this);
+  control_->turn(now, *this);
   if (now >= settle_again_) {
     end_sessions(now);
     store_.expire(wall_now());
@@ -414,10 +431,7 @@ std::size_t StateServer::turn(MonoTime now) {
   settle(now);
   if (publisher_socket_ && publisher_socket_->receive_subscriptions()) streams_->on_subscription();
   if (multicast_) multicast_->relay().turn(now);
-  work += streams_->turn(now);
-  work += compact(now);
-  work += send_snapshots();
-  return work + rpc_->turn();
+  return streams_->turn(now) + compact(now) + send_snapshots() + rpc_->turn();
 }
 
 void StateServer::wait(MonoTime now, StopSignals& signals) {

@@ -54,6 +54,7 @@ class StateServer final : public ControlEvents, public PublisherEvents {
   void end_sessions(MonoTime now);
   std::size_t compact(MonoTime now);
   std::size_t send_snapshots();
+  Frame snapshot_frame();
   void publish(JournalFile& file);
   InstanceId instance_of(PeerId peer) const;
 
@@ -99,7 +100,10 @@ class StateServer final : public ControlEvents, public PublisherEvents {
   std::string published_at_;
   std::map<PeerId, InstanceId> peers_;
   std::vector<Answer> answers_;
+  std::vector<Change> changes_;  ///< of one turn; kept for its memory
   std::deque<SnapshotJob> snapshots_;
+  FramePool snapshot_pool_;     ///< what is on its way to them
+  std::string snapshot_lines_;  ///< one piece
   struct Session {
     Duration lease;
     MonoTime until;

@@ -233,15 +233,15 @@ std::vector<std::string> StateStore::namespaces() const {
 }
 
 void StateStore::scan_after(const std::string& name_space, const std::string& key,
-                            const std::function<bool(const SnapshotEntry&)>& take) const {
+                            const std::function<bool(const EntryView&)>& take) const {
   bool go_on = true;
   for (auto in = namespaces_.lower_bound(name_space); in != namespaces_.end() && go_on; ++in) {
     const bool within = in->first == name_space;
     in->second.table.scan(within ? key : std::string(), [&](const KeyTable::View& view) {
       if (within && view.key <= key && !key.empty()) return true;
       const auto life = in->second.lives.find(view.key);
-      go_on = take({in->first, std::string(view.key), std::string(view.value), view.revision,
-                    life == in->second.lives.end() ? Life{} : life->second});
+      go_on = take(
+          {in->first, view.key, view.value, view.revision, life == in->second.lives.end() ? Life{} : life->second});
       return go_on;
     });
   }

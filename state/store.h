@@ -58,6 +58,11 @@ class StateStore {
 
   /// The changes since the last call, oldest first.
   std::vector<Change> take_changes() { return std::exchange(changes_, {}); }
+  /// The same into `out`, whose memory is used for the next ones.
+  void take_changes(std::vector<Change>& out) {
+    out.clear();
+    out.swap(changes_);
+  }
   /// Takes the newest changes back, which could not be made durable. `changes` as given by take_changes(), all that
   /// came since.
   void undo(const std::vector<Change>& changes);
@@ -73,7 +78,7 @@ class StateStore {
   std::vector<std::string> namespaces() const;
   /// Calls `take(entry)` for entries behind (`name_space`, `key`), in that order, until it returns false.
   void scan_after(const std::string& name_space, const std::string& key,
-                  const std::function<bool(const SnapshotEntry&)>& take) const;
+                  const std::function<bool(const EntryView&)>& take) const;
 
  private:
   friend class Transaction;

@@ -39,8 +39,13 @@ bool WatchFilter::wants(const std::string& key) const {
                                        [&](const std::string& p) { return key.starts_with(p); });
 }
 
-void WatchFilter::enter(const SnapshotEntry& entry) {
-  if (spec_.needs_items() && entry.name_space == spec_.name_space) items_[entry.key] = Json::parse(entry.value);
+Status WatchFilter::enter(const SnapshotEntry& entry) {
+  if (!spec_.needs_items() || entry.name_space != spec_.name_space) return {};
+  auto value = parse_json(entry.value);
+  if (!value) return fail(ErrorCode::kInvalid, "the value of '" + entry.key + "' is " + value.error().context);
+  auto& items = items_.get_ref<Json::object_t&>();
+  items.insert_or_assign(items.end(), entry.key, std::move(*value));
+  return {};
 }
 
 bool WatchFilter::condition_holds(const std::string& key) const {

@@ -37,8 +37,8 @@ class WatchFilter {
   explicit WatchFilter(WatchSpec spec) : spec_(std::move(spec)) {}
   const WatchSpec& spec() const { return spec_; }
 
-  /// The state to begin with; before the first change.
-  void enter(const SnapshotEntry& entry);
+  /// The state to begin with, before the first change; quickest in order of key. kInvalid: the value is no JSON.
+  Status enter(const SnapshotEntry& entry);
   void forget() { items_ = nlohmann::json::object(); }
   /// Whether the condition holds as things are: without a change. False where there is no condition.
   bool holds_now() const;

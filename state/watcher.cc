@@ -151,7 +151,10 @@ rpc::CallResult<void> StateWatcher::take_snapshot() {
         damage = record ? "no entry" : record.error().context;
         return;
       }
-      filter_.enter(std::get<SnapshotEntry>(*record));
+      if (const auto ok = filter_.enter(std::get<SnapshotEntry>(*record)); !ok) {
+        damage = ok.error().context;
+        return;
+      }
       lines.remove_prefix(std::min(lines.size(), end == std::string_view::npos ? lines.size() : end + 1));
     }
   });
@@ -198,7 +201,10 @@ StreamReceiver::Delivery StateWatcher::on_data(StreamId stream, FileOffset, std:
 
 void StateWatcher::take(const JournalRecord& record, std::size_t bytes) {
   if (const auto* entry = std::get_if<SnapshotEntry>(&record)) {
-    if (in_snapshot_) filter_.enter(*entry);
+    if (!in_snapshot_) return;
+    if (const auto ok = filter_.enter(*entry); !ok) {
+      failed_ = CallError{CallError::Kind::kRemote, "bad_answer", "the journal: " + ok.error().context, {}};
+    }
     return;
   }
   const auto* change = std::get_if<Change>(&record);

@@ -344,6 +344,35 @@ TEST(StateStoreModelTest, ReplayingTheJournalGivesTheSameStoreWhereverItWasCut) 
   }
 }
 
+/// Through its line.
+JournalRecord read_back(const EntryView& entry) {
+  std::string line;
+  append_line(line, entry);
+  EXPECT_TRUE(line.ends_with('\n'));
+  line.pop_back();
+  const auto record = parse_line(line);
+  return record ? *record : throw std::runtime_error(record.error().context + ": " + line);
+}
+
+TEST(EntryLineTest, EveryEntryIsReadAsItWasWritten) {
+  const std::vector<std::string> texts = {
+      "plain", "a \"b\" c", "back\\slash", "n\nl", "\xc3\xa4", R"(x","value":1,"revision":2})", R"("kind":"entry")"};
+  const std::vector<std::string> values = {"1", "\"text\"", R"({"a":",\"revision\":7}","revision":8})", "[]", "null"};
+  const Life limited{{5}, SessionId{1, 2}, 1000};
+  for (const auto& name_space : texts) {
+    for (const auto& key : texts) {
+      for (const auto& value : values) {
+        for (const Life& life : {Life{}, limited}) {
+          const SnapshotEntry expected{name_space, key, value, 18446744073709551615U, life};
+          const auto record = read_back({name_space, key, value, expected.revision, life});
+          ASSERT_TRUE(std::holds_alternative<SnapshotEntry>(record)) << key << value;
+          EXPECT_EQ(std::get<SnapshotEntry>(record), expected);
+        }
+      }
+    }
+  }
+}
+
 TEST(StateStoreModelTest, ASnapshotTakenInPiecesWhileThingsChangeCompletesToTheSameStore) {
   for (const std::uint64_t seed : test::seeds(20)) {
     SCOPED_TRACE(test::replay(seed));
@@ -360,8 +389,8 @@ TEST(StateStoreModelTest, ASnapshotTakenInPiecesWhileThingsChangeCompletesToTheS
     std::string key;
     for (bool more = true; more;) {
       more = false;
-      store.scan_after(name_space, key, [&](const SnapshotEntry& entry) {
-        journal.emplace_back(entry);
+      store.scan_after(name_space, key, [&](const EntryView& entry) {
+        journal.emplace_back(read_back(entry));
         name_space = entry.name_space;
         key = entry.key;
         more = true;

@@ -84,8 +84,9 @@ TEST(WatchFilterTest, Z10_ConditionsLookAtTheKeyAfterTheChangeAndAtTheBeginning)
   EXPECT_FALSE(positive.takes(set("other", {}, "5"))) << "another key has changed";
   EXPECT_TRUE(positive.takes(set("k", "1", "2")));
   EXPECT_FALSE(positive.takes(set("k", "2", {}))) << "absent";
-  positive.enter({"default", "k", "7", 1, {}});
-  positive.enter({"elsewhere", "k", "-7", 1, {}});
+  ASSERT_TRUE(positive.enter({"default", "k", "7", 1, {}}));
+  ASSERT_TRUE(positive.enter({"elsewhere", "k", "-7", 1, {}}));
+  EXPECT_FALSE(positive.enter({"default", "k", "7]", 1, {}}));
   EXPECT_TRUE(positive.holds_now());
 }
 
