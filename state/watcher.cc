@@ -107,7 +107,7 @@ rpc::CallResult<void> StateWatcher::connect() {
   if (const auto peer = link_->connection()) streams_->on_peer_up(*peer, link_->peer());
   if (check_at_start_ && revision_ == quiet_until_) {
     check_at_start_ = false;
-    if (filter_.holds_now()) offer({std::nullopt, revision_, filter_.items()}, 0);
+    if (filter_.holds_now()) offer({std::nullopt, revision_, {}}, 0);
   }
   return {};
 }
@@ -175,28 +175,38 @@ StreamReceiver::Start StateWatcher::on_stream(const NodeView&, const wire::Strea
 
 StreamReceiver::Delivery StateWatcher::on_data(StreamId stream, FileOffset, std::span<const std::byte> bytes,
                                                WallTime) {
-  if (stream != following_ || waiting_bytes_ >= config_.max_waiting_bytes) {
+  if (stream != following_ || full()) {
     blocked_ = blocked_ || stream == following_;
     return Delivery::kBlocked;
   }
-  std::string_view text = as_text(bytes);
-  for (auto end = text.find('\n'); end != std::string_view::npos; end = text.find('\n')) {
-    std::string_view line = text.substr(0, end);
-    if (!line_.empty()) {
-      line_ += line;
-      line = line_;
-    }
+  unread_.erase(0, read_);
+  read_ = 0;
+  unread_ += as_text(bytes);
+  read_on();
+  return Delivery::kTaken;
+}
+
+/// Whether what is waiting has to be taken before more is read. An event with the whole namespace in it is as large as
+/// that: one at a time, the others are read when it is their turn.
+bool StateWatcher::full() const {
+  return waiting_bytes_ >= config_.max_waiting_bytes ||
+         (filter_.spec().needs_items() && !config_.live && !waiting_.empty());
+}
+
+/// Takes in the lines that are there, as far as there is room.
+void StateWatcher::read_on() {
+  while (!full()) {
+    const auto end = unread_.find('\n', read_);
+    if (end == std::string::npos) return;
+    const std::string_view line = std::string_view(unread_).substr(read_, end - read_);
+    read_ = end + 1;
     const auto record = parse_line(line);
     if (record) {
       take(*record, line.size());
     } else {
       failed_ = CallError{CallError::Kind::kRemote, "bad_answer", "the journal: " + record.error().context, {}};
     }
-    line_.clear();
-    text.remove_prefix(end + 1);
   }
-  line_ += text;
-  return Delivery::kTaken;
 }
 
 void StateWatcher::take(const JournalRecord& record, std::size_t bytes) {
@@ -224,17 +234,16 @@ void StateWatcher::take(const JournalRecord& record, std::size_t bytes) {
   in_snapshot_ = false;
   revision_ = change->revision;
   const bool wanted = filter_.takes(*change);
-  if (revision_ > quiet_until_ && wanted) {
-    offer({*change, revision_, filter_.spec().needs_items() ? filter_.items() : Json()}, bytes);
-  }
+  if (revision_ > quiet_until_ && wanted) offer({*change, revision_, {}}, bytes);
   if (check_at_start_ && revision_ >= quiet_until_) {
     check_at_start_ = false;
-    if (filter_.holds_now()) offer({std::nullopt, revision_, filter_.items()}, 0);
+    if (filter_.holds_now()) offer({std::nullopt, revision_, {}}, 0);
   }
 }
 
 void StateWatcher::offer(WatchEvent event, std::size_t bytes) {
   if (config_.live) go_live();
+  if (!config_.live && filter_.spec().needs_items()) event.items = filter_.items();
   waiting_.push_back({std::move(event), bytes});
   waiting_bytes_ += bytes;
 }
@@ -244,7 +253,7 @@ void StateWatcher::on_loss(StreamId stream, ByteRange, wire::LossReason) {
 }
 
 void StateWatcher::on_sealed(StreamId stream, FileOffset) {
-  if (stream == following_) relocate();
+  if (stream == following_) ended_ = true;  // what is unread comes first
 }
 
 /// Another greeting: the journal that was followed may not be there any more, and then nothing tells of it.
@@ -260,7 +269,9 @@ void StateWatcher::on_control(PeerId peer, wire::Kind kind, std::span<const std:
 /// The journal that was followed has ended, or is gone: asks where the next change is.
 void StateWatcher::relocate() {
   following_ = {};
-  line_.clear();
+  ended_ = false;
+  unread_.clear();
+  read_ = 0;
   if (std::exchange(asking_, true)) return;
   link_->start({"locate",
                 to_text({{"revision", revision_}}),
@@ -293,6 +304,8 @@ std::size_t StateWatcher::turn(MonoTime now) {
       relay.replace(now, "the server sends and nothing arrives");
     }
   }
+  read_on();
+  if (ended_ && unread_.find('\n', read_) == std::string::npos) relocate();
   if (!following_ && !asking_) relocate();
   return work + streams_->turn(now);
 }
@@ -305,6 +318,7 @@ rpc::CallResult<std::optional<WatchEvent>> StateWatcher::next(std::optional<Mono
       std::optional<WatchEvent> event = std::move(waiting_.front().event);
       waiting_bytes_ -= waiting_.front().bytes;
       waiting_.pop_front();
+      if (config_.live && filter_.spec().needs_items()) event->items = filter_.items();
       if (std::exchange(blocked_, false)) streams_->resume();
       return event;
     }

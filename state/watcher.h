@@ -34,7 +34,8 @@ struct WatchEvent {
   /// The change; nothing: the condition held already when watching began.
   std::optional<Change> change;
   std::uint64_t revision = 0;  ///< of the change, or of the state in which the condition held
-  nlohmann::json items;        ///< the namespace after it, if the spec needs it; else null
+  /// The namespace after it, if the spec needs it; else null. With `live` it may be newer than the change.
+  nlohmann::json items;
 };
 
 /// Hears every change that its spec asks for, once and in order of revision, across restarts of the server, lost
@@ -59,6 +60,8 @@ class StateWatcher final : public StreamReceiver, public ControlEvents {
                                        const rpc::CallTable::OnPartial& on_partial = {});
   void relocate();
   void take(const JournalRecord& record, std::size_t bytes);
+  bool full() const;
+  void read_on();
   void offer(WatchEvent event, std::size_t bytes);
   std::size_t turn(MonoTime now);
 
@@ -83,7 +86,9 @@ class StateWatcher final : public StreamReceiver, public ControlEvents {
   std::unique_ptr<StreamSubscriber> streams_;
   StreamId following_;             ///< the journal that is read now; zero: none, relocating
   FileOffset begin_;               ///< where in it
-  std::string line_;               ///< the beginning of a line
+  std::string unread_;             ///< of the journal: lines that were not taken in yet
+  std::size_t read_ = 0;           ///< how much of it was
+  bool ended_ = false;             ///< the journal has no more than that
   std::uint64_t revision_ = 0;     ///< of the last change that was taken in
   std::uint64_t quiet_until_ = 0;  ///< changes up to this one only make the state complete
   bool asking_ = false;            ///< a locate is on its way

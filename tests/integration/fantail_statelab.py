@@ -455,10 +455,13 @@ class StateLab:
         stdin: str | bytes = b"",
         deadline: float = DEADLINE,
         environment: dict[str, str] | None = None,
+        memory_mib: int | None = None,
     ) -> Finished:
         """Runs a command to its end. With `environment` the server is not named by a flag."""
         address = [] if environment is not None else ["--server", self._address(server)]
-        line = [self._program, *([command] if command else []), *(address if command else []), *map(str, arguments)]
+        limit = ["prlimit", f"--data={memory_mib << 20}"] if memory_mib is not None else []
+        program = [*limit, self._program]
+        line = [*program, *([command] if command else []), *(address if command else []), *map(str, arguments)]
         try:
             done = subprocess.run(
                 line,

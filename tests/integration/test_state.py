@@ -362,6 +362,20 @@ def test_z9_a_test_that_holds_already_fires_at_once(states: StateLab) -> None:
     assert (event["kind"], event["revision"], event["items"]) == ("holds", 1, {"a": 1, "b": 2})
 
 
+def test_z9_the_namespace_is_not_kept_for_every_change_that_waits(states: StateLab) -> None:
+    """Each event has all of it, and a chunk of the journal has many events."""
+    states.server()
+    client = states.client()
+    for i in range(20):
+        client.call("set", key=f"large{i}", value="x" * 100_000)
+    client.call("set", key="go", value=0)
+    for i in range(1000):
+        client.call("set", key="n", value=i)
+    done = states.run("watch", "--if", "/go == 0", "--from", "beginning", "--count", 3, memory_mib=200)
+    assert done.code == OK, done.err
+    assert [json.loads(line)["revision"] for line in done.out.splitlines()] == [21, 22, 23]
+
+
 @pytest.mark.slow
 def test_z9_the_snapshot_is_of_one_moment_also_while_everything_changes(states: StateLab) -> None:
     """The first and the last key are changed together all the time; between them is enough for many pieces."""
