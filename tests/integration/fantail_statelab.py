@@ -10,7 +10,6 @@ makes COUNT requests, one after the other, prints "done" and stays: a client on 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shlex
@@ -26,6 +25,7 @@ from typing import Any
 
 import flatbuffers
 import pytest
+import xxhash
 import zmq
 from flatbuffers import number_types
 from flatbuffers.table import Table
@@ -66,13 +66,9 @@ REQUEST, REPLY, FAILURE = 32, 33, 34
 ROLE_CLIENT = 2
 MAJOR = 1
 
-_xxhash = ctypes.CDLL("libxxhash.so.0")  # comes with libxxhash-dev; python3-xxhash is not among what the project needs
-_xxhash.XXH3_64bits.restype = ctypes.c_uint64
-_xxhash.XXH3_64bits.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
-
 
 def digest(data: bytes) -> bytes:
-    return struct.pack("<Q", _xxhash.XXH3_64bits(data, len(data)))
+    return struct.pack("<Q", xxhash.xxh3_64_intdigest(data))
 
 
 def to_header(kind: int, body: bytes, payload: bytes = b"", major: int = MAJOR) -> bytes:
