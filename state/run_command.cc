@@ -3,20 +3,14 @@
 
 #include <charconv>
 #include <cstdio>
-#include <filesystem>
 
-#include "common/base/program.h"
-#include "common/transport/epgm.h"
-#include "state/client.h"
+#include "common/base/signals.h"
 #include "state/commands.h"
 #include "state/json.h"
-#include "state/process_group.h"
-#include "state/server.h"
+#include "state/private_server.h"
 
 namespace fantail::state {
 namespace {
-
-constexpr Duration kServerStart = 10s;
 
 /// "3" or "forever" into the policy; false for anything else.
 bool read_retries(const std::string& text, RetryPolicy& policy) {
@@ -92,25 +86,6 @@ struct Running {
   }
 };
 
-/// The private server, in a process of the group.
-Json run_server(const Json& argument) {
-  ServerConfig config;
-  config.endpoint = argument["endpoint"].get<std::string>();
-  config.state_dir = argument["state_dir"].get<std::string>();
-  config.durability = "none";
-  log::set_up(log::Level::kWarn);
-  auto signals = StopSignals::block();
-  auto server =
-      signals ? StateServer::open(config) : Result<std::unique_ptr<StateServer>>(tl::unexpected(signals.error()));
-  if (!server) throw std::runtime_error(server.error().context);
-  const int code = (*server)->run(*signals);
-  // Also when whoever made the place was killed.
-  std::error_code ec;
-  std::filesystem::remove_all(argument["place"].get<std::string>(), ec);
-  if (code != 0) throw ProcessExit{code};
-  return {};
-}
-
 }  // namespace
 
 int run(int argc, const char* const* argv, const Command& command) {
@@ -128,41 +103,25 @@ int run(int argc, const char* const* argv, const Command& command) {
   if (options.check_only()) return kOk;
   const auto say = [&](const std::string& text) { std::fprintf(stderr, "%s: %s\n", name.c_str(), text.c_str()); };
   auto signals = StopSignals::block();
-  const auto place = PrivateDirectory::make();
-  if (!signals || !place) {
-    say((signals ? place.error() : signals.error()).context);
+  if (!signals) {
+    say(signals.error().context);
     return kFalse;
   }
-  const std::string address = "ipc://" + (place->path() / "state").string();
   std::size_t first = 0;
   ProcessGroup group(500ms, [&](std::size_t index, const Ending& ending, Duration next_in) {
     say(std::to_string(index - first) + " " + how(ending) + "; tried " + std::to_string(ending.tries) + ", next in " +
         Json(std::chrono::duration<double>(next_in).count()).dump() + " s");
   });
-  Task serving;
-  serving.function = run_server;
-  serving.argument = {
-      {"endpoint", address}, {"state_dir", (place->path() / "journal").string()}, {"place", place->path().string()}};
-  const auto server = group.start(std::move(serving));
+  const auto server = PrivateServer::start(group);
   if (!server) {
     say(server.error().context);
-    return kFalse;
+    return kUnreachable;
   }
-  first = *server + 1;
-  {
-    auto client = StateClient::open({.server = address, .timeout = kServerStart});
-    const auto answer =
-        client ? (*client)->call("ping", {}, true)
-               : StateClient::Answer<Json>(tl::unexpected(rpc::CallError{{}, {}, client.error().context, {}}));
-    if (!answer) {
-      say("the private server does not answer: " + answer.error().message);
-      return kUnreachable;
-    }
-  }
+  first = server->index() + 1;
   for (std::uint64_t i = 0; i < running.count; ++i) {
     Task task;
     task.command = running.command;
-    task.environment = {{"FANTAIL_STATE", address}, {"FANTAIL_INDEX", std::to_string(i)}};
+    task.environment = {{"FANTAIL_STATE", server->address()}, {"FANTAIL_INDEX", std::to_string(i)}};
     if (const auto started = group.start(std::move(task), running.policy); !started) {
       say(started.error().context);
       return kFalse;

@@ -241,8 +241,26 @@ void StateWatcher::take(const JournalRecord& record, std::size_t bytes) {
   }
 }
 
+void StateWatcher::forget_waiting() {
+  waiting_.clear();
+  waiting_bytes_ = 0;
+}
+
+rpc::CallResult<void> StateWatcher::go_live() {
+  const auto info = call("info", Json::object());
+  if (!info) return tl::unexpected(info.error());
+  quiet_until_ = std::max(quiet_until_, info->value("revision", std::uint64_t{0}));
+  // What came while the answer was awaited may be newer than it.
+  while (!waiting_.empty() && waiting_.front().event.revision <= quiet_until_) {
+    waiting_bytes_ -= waiting_.front().bytes;
+    waiting_.pop_front();
+  }
+  if (std::exchange(blocked_, false)) streams_->resume();
+  return {};
+}
+
 void StateWatcher::offer(WatchEvent event, std::size_t bytes) {
-  if (config_.live) go_live();
+  if (config_.live) forget_waiting();
   if (!config_.live && filter_.spec().needs_items()) event.items = filter_.items();
   waiting_.push_back({std::move(event), bytes});
   waiting_bytes_ += bytes;

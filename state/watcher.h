@@ -48,8 +48,9 @@ class StateWatcher final : public StreamReceiver, public ControlEvents {
 
   /// The next event; waits until `deadline`, for ever without one. Nothing: it has passed, or `wake` became readable.
   rpc::CallResult<std::optional<WatchEvent>> next(std::optional<MonoTime> deadline, int wake = -1);
-  /// Forgets what is waiting: goes on with what comes now.
-  void go_live() { waiting_.clear(), waiting_bytes_ = 0; }
+  /// Skips everything up to now, what is on its way as well: goes on with the first change that the server makes behind
+  /// this call. Asks the server; on error nothing was skipped.
+  rpc::CallResult<void> go_live();
 
  private:
   explicit StateWatcher(WatcherConfig config) : config_(std::move(config)), filter_(config_.spec) {}
@@ -63,6 +64,7 @@ class StateWatcher final : public StreamReceiver, public ControlEvents {
   bool full() const;
   void read_on();
   void offer(WatchEvent event, std::size_t bytes);
+  void forget_waiting();
   std::size_t turn(MonoTime now);
 
   // StreamReceiver
