@@ -162,6 +162,23 @@ Result<std::size_t> ProcessGroup::start(Task task, RetryPolicy policy) {
   return members_.size() - 1;
 }
 
+Result<std::vector<std::size_t>> ProcessGroup::start_each(const Task& task, const std::vector<Json>& arguments,
+                                                          const RetryPolicy& policy) {
+  std::vector<std::size_t> started;
+  for (const Json& argument : arguments) {
+    Task one = task;
+    one.argument = argument;
+    one.environment["FANTAIL_ARGUMENT"] = to_text(argument);
+    const auto index = start(std::move(one), policy);
+    if (!index) {
+      for (const std::size_t earlier : started) stop(earlier);
+      return tl::unexpected(index.error());
+    }
+    started.push_back(*index);
+  }
+  return started;
+}
+
 namespace {
 
 /// A number in a line of its own, or nothing.

@@ -69,6 +69,10 @@ class ProcessGroup {
 
   /// Starts a process; its index counts from 0.
   Result<std::size_t> start(Task task, RetryPolicy policy = {});
+  /// Starts one process for each argument, all with the same function or command; a command finds its argument as JSON
+  /// in $FANTAIL_ARGUMENT. Their indexes, in that order. Where one cannot be started, those before it are stopped.
+  Result<std::vector<std::size_t>> start_each(const Task& task, const std::vector<nlohmann::json>& arguments,
+                                              const RetryPolicy& policy = {});
   std::size_t size() const { return members_.size(); }
   bool alive(std::size_t index) const { return !members_.at(index).ending.has_value(); }
   /// Of the present try; -1 between two.

@@ -94,6 +94,32 @@ TEST_F(ProcessGroupTest, Z24_WhatAFunctionThrowsComesBackWithTypeMessageAndTrace
   EXPECT_FALSE(killed.ok());
 }
 
+TEST_F(ProcessGroupTest, Z20_EachArgumentReachesAProcessOfItsOwn) {
+  ProcessGroup group;
+  const auto squares = group.start_each(function([](const Json& n) -> Json {
+                                          if (n == 3) throw std::domain_error("not three");
+                                          return {{"square", n.get<int>() * n.get<int>()}, {"pid", ::getpid()}};
+                                        }),
+                                        {1, 2, 3, 4});
+  ASSERT_TRUE(squares);
+  EXPECT_THAT(*squares, testing::ElementsAre(0, 1, 2, 3));
+  const auto commands = group.start_each(shell("echo \"$FANTAIL_ARGUMENT\" > " + file("$$")), {"a b", {{"k", 1}}});
+  ASSERT_TRUE(commands);
+  std::vector<std::string> files;
+  for (const std::size_t index : *commands) files.push_back(file(std::to_string(group.pid(index))));
+  ASSERT_TRUE(group.wait({}));
+  std::set<int> pids;
+  for (const int n : {1, 2, 4}) {
+    const Ending& ending = *group.ending(squares->at(static_cast<std::size_t>(n - 1)));
+    EXPECT_EQ(ending.result["square"], n * n);
+    pids.insert(ending.result["pid"].get<int>());
+  }
+  EXPECT_EQ(pids.size(), 3u);
+  EXPECT_EQ(group.ending(2)->exception->message, "not three");
+  EXPECT_EQ(test::contents(files[0]), "\"a b\"\n");
+  EXPECT_EQ(test::contents(files[1]), "{\"k\":1}\n");
+}
+
 TEST_F(ProcessGroupTest, Z23_RetriesAreCountedAndReported) {
   std::vector<unsigned> reported;
   ProcessGroup group(500ms, [&](std::size_t, const Ending& ending, Duration) { reported.push_back(ending.tries); });
