@@ -95,6 +95,7 @@ Status StateServer::connect() {
   publishing.instance = instance_;
   publishing.name = config_.name;
   publishing.multicast = config_.epgm();
+  publishing.broadcast_backlog = false;  // a watcher begins with a snapshot or fetches history
   publishing.broadcast.chunk_bytes = kChunkBytes;
   publishing.broadcast.adapt_to_loss = config_.epgm();
   publishing.broadcast.compression.mode = CompressionConfig::Mode::kNone;

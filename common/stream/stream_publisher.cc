@@ -63,6 +63,7 @@ void StreamPublisher::advance(StreamId id, FileOffset head) {
   PublishedStream* stream = streams_.find(id);
   if (stream == nullptr || head <= stream->info.head || stream->info.sealed) return;
   stream->info.head = head;
+  if (!config_.broadcast_backlog && !wanted(*stream)) stream->info.sent = head;
   changed(*stream);
   broadcaster_.enqueue(*stream);
 }

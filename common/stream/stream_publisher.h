@@ -23,6 +23,9 @@ struct PublisherConfig {
   bool multicast = false;  ///< the broadcast knows no subscriptions: a greeting of a consumer counts as one
   Duration beacon_interval = 1s;
   Duration news_interval = 50ms;  ///< heads that moved are told on control links at most this often
+  /// Bytes that came while nobody wanted them are broadcast when somebody does. False: they are not, who needs them
+  /// fetches them; for streams whose readers begin at the end.
+  bool broadcast_backlog = true;
   BroadcastConfig broadcast;
 };
 

@@ -189,6 +189,20 @@ def test_z6_each_change_is_one_message(states: StateLab) -> None:
     assert_no_holes([json.loads(message)["revision"] for message in messages], 1, count)
 
 
+def test_z6_what_came_before_anybody_listened_is_not_broadcast(states: StateLab) -> None:
+    """Who wants history fetches it; a server that was alone for days does not begin with it."""
+    states.server()
+    client = states.client()
+    for i in range(50):
+        client.call("set", key="k", value=i)
+    subscription = states.subscription()
+    assert subscription.until_beacons(2) == []
+    client.call("set", key="k", value="new")
+    (message,) = subscription.until_beacons(1, after=1)
+    assert json.loads(message)["after"] == "new"
+    assert [change["revision"] for change in states.history()] == list(range(1, 52))
+
+
 def test_z6_a_watcher_that_waits_sleeps(states: StateLab) -> None:
     """Time is taken while a key lives out its three seconds; a hundred milliseconds each second are generous."""
     server = states.server()
