@@ -17,7 +17,8 @@ namespace fantail::state {
 struct ClientConfig {
   std::string server;  ///< "tcp://HOST:PORT" or "ipc://PATH"; empty: $FANTAIL_STATE, else the default
   std::string name_space = "default";
-  Duration timeout = 5s;  ///< of each call, connecting included; zero: for ever
+  std::string key_file{};  ///< empty: $FANTAIL_KEY_FILE, else no key
+  Duration timeout = 5s;   ///< of each call, connecting included; zero: for ever
 };
 
 /// How long what is set lives.
@@ -95,5 +96,11 @@ class StateClient {
 
 /// $FANTAIL_STATE, or the default address.
 std::string server_address(const std::string& given);
+/// $FANTAIL_KEY_FILE where none is given; empty: no key.
+std::string key_file_of(const std::string& given);
+/// Loads the key, if there is to be one, for every socket of the context.
+Status protect(Context& context, const std::string& key_file);
+/// What may be wrong where nobody answers.
+std::string unreachable_hint(const Context& context);
 
 }  // namespace fantail::state

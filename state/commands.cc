@@ -51,8 +51,10 @@ class Asking {
       case OptionSet::Outcome::kRun: break;
     }
     if (options.check_only()) return kOk;
-    auto opened =
-        StateClient::open({.server = common.server, .name_space = common.name_space, .timeout = common.timeout});
+    auto opened = StateClient::open({.server = common.server,
+                                     .name_space = common.name_space,
+                                     .key_file = common.key_file,
+                                     .timeout = common.timeout});
     if (!opened) {
       std::fprintf(stderr, "%s: %s\n", name_.c_str(), opened.error().context.c_str());
       return kUsage;
@@ -334,6 +336,7 @@ void ClientOptions::describe(OptionSet& options) {
   options.text("server", server, "ADDR",
                "where the server listens (default: $FANTAIL_STATE, else tcp://127.0.0.1:5560)");
   options.text("namespace", name_space, "NS", "the dictionary to use");
+  options.text("key-file", key_file, "FILE", "the key of the server (default: $FANTAIL_KEY_FILE, else none)");
   options.seconds("timeout", timeout, "wait so long for an answer, connecting included; 0: for ever");
   options.flag("json", json, "print whole answers, also errors, as JSON");
 }
@@ -369,9 +372,32 @@ int serve(int argc, const char* const* argv, const Command& command) {
   return run_program<StateServer>(argc, argv, name.c_str(), options, config);
 }
 
+namespace {
+
+int keygen(int argc, const char* const* argv, const Command& command) {
+  const std::string name = "fantail-state " + std::string(command.name);
+  std::vector<std::string> files;
+  OptionSet options(name, name + " " + std::string(command.usage), std::string(command.summary));
+  options.positional(files, "FILE", "where to write it");
+  const auto outcome = options.parse(argc, argv, [&] {
+    return files.size() == 1 ? std::vector<std::string>() : std::vector<std::string>{"takes one FILE; see --help"};
+  });
+  if (outcome == OptionSet::Outcome::kExitOk || options.check_only()) return kOk;
+  if (outcome == OptionSet::Outcome::kUsageError) return kUsage;
+  if (const auto made = CurveKey::make(files[0]); !made) {
+    std::fprintf(stderr, "%s: %s\n", name.c_str(), made.error().context.c_str());
+    return made.error().code == ErrorCode::kBusy ? kUsage : kFalse;
+  }
+  return kOk;
+}
+
+}  // namespace
+
 const std::vector<Command>& commands() {
   static const std::vector<Command> kCommands = {
       {"serve", "[options]", "Keeps dictionaries of JSON values and broadcasts every change.", serve},
+      {"keygen", "[options] FILE", "Writes a new key, for --key-file of the server and of all who belong to it.",
+       keygen},
       {"get", "[options] KEY", "Prints the value of a key.", get},
       {"set", "[options] KEY JSON", "Sets a key.", set},
       {"del", "[options] KEY", "Deletes a key; ends with 1 if it is absent.", erase},

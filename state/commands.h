@@ -23,6 +23,7 @@ enum CommandExit : int {
 struct ClientOptions {
   std::string server;
   std::string name_space = "default";
+  std::string key_file;
   Duration timeout = 5s;
   bool json = false;  ///< print whole answers, also errors, as JSON objects
 

@@ -7,6 +7,7 @@
 #include "common/base/program.h"
 #include "common/base/version.h"
 #include "common/storage/small_file.h"
+#include "state/client.h"
 #include "state/json.h"
 
 namespace fantail::state {
@@ -44,6 +45,7 @@ StateServer::~StateServer() = default;
 Result<std::unique_ptr<StateServer>> StateServer::open(const ServerConfig& config) {
   raise_descriptor_limit();
   std::unique_ptr<StateServer> server(new StateServer(config));
+  if (auto ok = protect(server->context_, config.key_file); !ok) return tl::unexpected(ok.error());
   if (auto ok = server->open_state(); !ok) return tl::unexpected(ok.error());
   if (auto ok = server->connect(); !ok) return tl::unexpected(ok.error());
   return server;
@@ -140,7 +142,7 @@ Status StateServer::listen() {
     published_at_ = *bound;
   }
   log::info("listening", {{"endpoint", *requests}, {"publish", published_at_}});
-  if (!config_.request_endpoint().is_local()) {
+  if (!config_.request_endpoint().is_local() && !context_.key()) {
     log::warn("listening beyond this host without keys: anybody who reaches the port can read and change the state",
               {{"endpoint", *requests}});
   }
@@ -201,9 +203,14 @@ void StateServer::info(const rpc::Caller& caller) {
                     {"stream", to_string(journal_->current().stream())},
                     {"keys", store_.keys()},
                     {"bytes", store_.bytes()},
+                    {"refused_keys", refused_keys()},
                     {"broadcasts", streams_->broadcast_counters().chunks_sent},
                     {"time", wall_now().ns}};
   answers_.push_back({caller, to_text(out)});
+}
+
+std::uint64_t StateServer::refused_keys() const {
+  return control_->counters().refused_keys + (publisher_socket_ ? publisher_socket_->refused_keys() : 0);
 }
 
 std::uint64_t StateServer::oldest_revision() {
@@ -477,6 +484,7 @@ int StateServer::run(StopSignals& signals) {
                                    {"requests", rpc_->counters().requests},
                                    {"failures", rpc_->counters().failures},
                                    {"rejected", rpc_->counters().rejected + control_->counters().rejected},
+                                   {"refused_keys", refused_keys()},
                                    {"refused_versions", control_->counters().refused_versions}});
   return failed_ ? kExitFailure : kExitOk;
 }

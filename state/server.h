@@ -44,6 +44,7 @@ class StateServer final : public ControlEvents, public PublisherEvents {
   void on_request(const rpc::Caller& caller, std::string_view method, std::string_view arguments);
   void operate(const rpc::Caller& caller, std::string_view method, std::string_view arguments);
   std::uint64_t oldest_revision();
+  std::uint64_t refused_keys() const;
   void info(const rpc::Caller& caller);
   void ping(const rpc::Caller& caller, std::string_view arguments);
   void locate(const rpc::Caller& caller, std::string_view arguments);

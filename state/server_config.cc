@@ -1,5 +1,7 @@
 #include "state/server_config.h"
 
+#include "state/client.h"
+
 namespace fantail::state {
 namespace {
 
@@ -15,6 +17,8 @@ void ServerConfig::describe(OptionSet& options) {
   options.text("publish", publish, "ADDR", "tcp or ipc: broadcast changes here (default: port of --endpoint + 2)");
   options.choice("transport", transport, {"tcp", "epgm"}, "how changes are broadcast; requests stay on --endpoint");
   multicast.describe(options);
+  options.text("key-file", key_file, "FILE",
+               "serve only those who have this key (default: $FANTAIL_KEY_FILE, else everybody); see keygen");
   options.number("rate", rate_mbit, 0, 10'000, "MBIT", "pace broadcasts; 0: 200 on epgm, unlimited on tcp");
   options.group("State");
   options.text("state-dir", state_dir, "DIR",
@@ -40,6 +44,11 @@ std::vector<std::string> ServerConfig::problems() const {
                   " bytes; keep larger things in files and their names here");
   }
   if (epgm()) {
+    if (!key_file_of(key_file).empty()) {
+      out.push_back(
+          "--key-file '" + key_file_of(key_file) +
+          "': multicast carries no keys, everybody on the network would read the changes; use --transport tcp");
+    }
     if (!publish.empty()) {
       out.push_back("--publish '" + publish + "': has no effect on epgm; use --interface, --group and --port");
     }

@@ -25,6 +25,7 @@ struct ServerConfig {
   std::string publish;                    ///< broadcast of changes; empty: two ports behind the endpoint
   MulticastOptions multicast{.port = 5562};
   std::uint64_t rate_mbit = 0;  ///< 0: 200 on epgm, unlimited on tcp
+  std::string key_file;         ///< empty: $FANTAIL_KEY_FILE, else no key
   std::string name;             ///< empty: the host name
   std::string state_dir;        ///< empty: the default of the system
   std::string durability = "write";

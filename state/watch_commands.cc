@@ -38,6 +38,7 @@ struct Watching {
     options.positional(keys, "KEY...", "the keys to watch (default all)");
     options.text("server", server, "ADDR",
                  "where the server listens (default: $FANTAIL_STATE, else tcp://127.0.0.1:5560)");
+    options.text("key-file", config.key_file, "FILE", "the key of the server (default: $FANTAIL_KEY_FILE, else none)");
     options.text("interface", interface, "NAME|ADDR", "epgm: the network interface (default 127.0.0.1)");
     options.text("namespace", name_space, "NS", "the dictionary to watch");
     options.list("prefix", prefixes, "P", "keys that begin so");

@@ -43,6 +43,9 @@ rpc::CallResult<std::unique_ptr<StateWatcher>> StateWatcher::open(WatcherConfig 
     return failed("bad_request", endpoint.error().context);
   }
   std::unique_ptr<StateWatcher> watcher(new StateWatcher(std::move(config)));
+  if (const auto ok = protect(watcher->context_, watcher->config_.key_file); !ok) {
+    return failed("bad_request", ok.error().context);
+  }
   if (auto ok = watcher->connect(); !ok) return tl::unexpected(ok.error());
   return watcher;
 }
@@ -53,7 +56,7 @@ rpc::CallResult<Json> StateWatcher::call(std::string_view method, const Json& ar
       link_->call(method, to_text(arguments), {.timeout = config_.timeout, .repeatable = !on_partial}, on_partial);
   if (!text) {
     if (text.error().kind == CallError::Kind::kUnreachable) {
-      text.error().message += "; is 'fantail-state serve' running there?";
+      text.error().message += unreachable_hint(context_);
     }
     return tl::unexpected(text.error());
   }

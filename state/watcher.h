@@ -18,7 +18,8 @@
 namespace fantail::state {
 
 struct WatcherConfig {
-  std::string server;  ///< as in ClientConfig
+  std::string server;  ///< as in ClientConfig, like the next
+  std::string key_file;
   WatchSpec spec;
   bool live = false;  ///< only the newest change that was not taken yet, instead of each
   /// Begin with the change that has this revision, 0: with the oldest there is. Nothing: with what comes from now on,

@@ -7,6 +7,8 @@ namespace fantail {
 using transport::SendResult;
 
 struct Publisher::Impl {
+  std::optional<transport::RefusedHandshakes> refused;
+  std::uint64_t refused_keys = 0;
   zmq::socket_t socket;
   std::set<std::string, std::less<>> subscriptions;
   bool blocking = true;  // the socket's ZMQ_XPUB_NODROP
@@ -25,6 +27,11 @@ Result<std::unique_ptr<Publisher>> Publisher::open(Context& context, int queue_m
   // A consumer that is gone keeps no queue and holds up nobody; what it misses it fetches when it is back.
   socket->set(zmq::sockopt::immediate, true);
   auto impl = std::make_unique<Impl>();
+  if (context.key()) {
+    auto refused = transport::RefusedHandshakes::watch(*socket, context);
+    if (!refused) return tl::unexpected(refused.error());
+    impl->refused = std::move(*refused);
+  }
   impl->socket = std::move(*socket);
   return std::unique_ptr<Publisher>(new Publisher(std::move(impl)));
 }
@@ -57,6 +64,7 @@ bool Publisher::wanted(std::string_view topic_frame) const {
 }
 
 bool Publisher::receive_subscriptions() {
+  if (impl_->refused) impl_->refused_keys += impl_->refused->take();
   constexpr std::size_t kMaxSubscriptions = 65'536;  // of all consumers together; more can only be an attack
   bool any_new = false;
   Frame frame;
@@ -75,6 +83,8 @@ bool Publisher::receive_subscriptions() {
   }
   return any_new;
 }
+
+std::uint64_t Publisher::refused_keys() const { return impl_->refused_keys; }
 
 void* Publisher::native_socket() const { return impl_->socket.handle(); }
 int Publisher::mailbox_fd() const { return impl_->socket.get(zmq::sockopt::fd); }

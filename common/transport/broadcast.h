@@ -64,6 +64,8 @@ class Publisher final : public BroadcastPort {
 
   /// Takes in subscriptions that arrived; true when there was a new one.
   bool receive_subscriptions();
+  /// Connections with another key than ours, or with none, until receive_subscriptions() was called last.
+  std::uint64_t refused_keys() const;
 
   void* native_socket() const;
   int mailbox_fd() const;  ///< readable when a blocked send may go on

@@ -1,6 +1,9 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+
+#include "common/transport/curve_key.h"
 
 namespace fantail {
 
@@ -12,11 +15,17 @@ class Context {
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
 
+  /// From now on every socket made in it speaks CURVE with this key, and only with those who have it. Before the first
+  /// socket.
+  void protect(CurveKey key) { key_ = std::move(key); }
+  const std::optional<CurveKey>& key() const { return key_; }
+
   void* native() const;  ///< the zmq::context_t, for common/transport
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
+  std::optional<CurveKey> key_;
 };
 
 }  // namespace fantail

@@ -42,6 +42,7 @@ struct ControlLink::Remote {
 };
 
 struct ControlLink::Sockets {
+  std::optional<transport::RefusedHandshakes> refused;  ///< of the router
   std::optional<zmq::socket_t> router;
 };
 
@@ -69,8 +70,24 @@ Result<std::string> ControlLink::bind(const Endpoint& endpoint) {
   socket->set(zmq::sockopt::router_handover, true);
   auto address = transport::bind_socket(*socket, endpoint);
   if (!address) return fail(address.error().code, "control link: " + address.error().context);
+  if (context_.key()) {
+    auto refused = transport::RefusedHandshakes::watch(*socket, context_);
+    if (!refused) return tl::unexpected(refused.error());
+    sockets_->refused = std::move(*refused);
+  }
   sockets_->router = std::move(*socket);
   return address;
+}
+
+void ControlLink::count_refused_keys(MonoTime now) {
+  if (!sockets_->refused) return;
+  const std::uint64_t refused = sockets_->refused->take();
+  if (refused == 0) return;
+  counters_.refused_keys += refused;
+  if (const auto n = reject_log_.occurred(now)) {
+    log::warn("refused connections with another key or with none",
+              {{"refused", counters_.refused_keys}, {"count", *n}});
+  }
 }
 
 Result<PeerId> ControlLink::connect(const std::string& address) {
@@ -309,6 +326,7 @@ bool ControlLink::flush(Duration limit, ControlEvents& events) {
 void ControlLink::beat(MonoTime now, ControlEvents& events) {
   if (now < next_beat_ && !greet_now_) return;
   next_beat_ = now + options_.timing.interval / 4;
+  count_refused_keys(now);
   std::vector<PeerId> gone;
   for (auto& [id, remote] : remotes_) {
     if (!remote->up) {

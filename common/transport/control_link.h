@@ -54,6 +54,7 @@ struct ControlCounters {
   std::uint64_t rejected = 0;          ///< not decodable: damaged, hostile or foreign
   std::uint64_t refused_versions = 0;  ///< another protocol major
   std::uint64_t strangers = 0;         ///< well-formed, but no Hello before
+  std::uint64_t refused_keys = 0;      ///< connections with another key than ours, or with none
 };
 
 /// Unicast links to peers: greetings (Hello/Welcome), heartbeats and routing. Accepts on at most one bound address
@@ -99,6 +100,7 @@ class ControlLink final : public ControlPort {
   void come_up(Remote& remote, const wire::Peer& who, MonoTime now, ControlEvents& events);
   void go_down(Remote& remote, std::string_view reason, ControlEvents& events);
   void beat(MonoTime now, ControlEvents& events);
+  void count_refused_keys(MonoTime now);
   void forget_idle_client(MonoTime now, ControlEvents& events);
   bool transmit(Remote& remote, std::span<const std::byte> header, Frame payload);
 

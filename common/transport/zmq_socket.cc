@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 #include "common/base/unique_fd.h"
@@ -29,6 +30,10 @@ Result<zmq::socket_t> open_socket(Context& context, zmq::socket_type type, const
     socket.set(zmq::sockopt::tcp_keepalive_idle, 2);
     socket.set(zmq::sockopt::tcp_keepalive_intvl, 1);
     socket.set(zmq::sockopt::tcp_keepalive_cnt, 3);
+    if (const auto& key = context.key()) {
+      socket.set(zmq::sockopt::curve_secretkey, key->secret_half());
+      socket.set(zmq::sockopt::curve_publickey, key->public_half());
+    }
     return socket;
   } catch (const zmq::error_t& e) {
     return fail_errno(e.num(), "opening a socket");
@@ -36,6 +41,8 @@ Result<zmq::socket_t> open_socket(Context& context, zmq::socket_type type, const
 }
 
 namespace {
+
+bool is_protected(const zmq::socket_t& socket) { return socket.get(zmq::sockopt::mechanism) == ZMQ_CURVE; }
 
 /// Whether a process accepts connections at this path.
 bool answers(const std::string& path) {
@@ -71,6 +78,7 @@ Result<std::string> bind_socket(zmq::socket_t& socket, const Endpoint& endpoint)
   // libzmq takes the path of an ipc socket away from whoever has it.
   if (endpoint.scheme == Endpoint::Scheme::kIpc && answers(endpoint.host)) return in_use();
   try {
+    if (is_protected(socket)) socket.set(zmq::sockopt::curve_server, true);
     socket.bind(address);
     return socket.get(zmq::sockopt::last_endpoint);
   } catch (const zmq::error_t& e) {
@@ -95,11 +103,45 @@ Result<std::string> bind_socket(zmq::socket_t& socket, const Endpoint& endpoint)
 
 Status connect_socket(zmq::socket_t& socket, const std::string& address) {
   try {
+    // The other side has the same pair.
+    if (is_protected(socket)) {
+      socket.set(zmq::sockopt::curve_serverkey, socket.get(zmq::sockopt::curve_publickey));
+    }
     socket.connect(address);
     return {};
   } catch (const zmq::error_t& e) {
     return fail_errno(e.num(), "cannot connect to " + address);
   }
+}
+
+Result<RefusedHandshakes> RefusedHandshakes::watch(zmq::socket_t& socket, Context& context) {
+  const std::string address =
+      "inproc://handshakes-" + std::to_string(reinterpret_cast<std::uintptr_t>(socket.handle()));
+  constexpr int kRefused =
+      ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+  if (zmq_socket_monitor(socket.handle(), address.c_str(), kRefused) != 0) {
+    return fail_errno(zmq_errno(), "watching for refused keys");
+  }
+  RefusedHandshakes out;
+  try {
+    out.events_ = zmq::socket_t(*static_cast<zmq::context_t*>(context.native()), zmq::socket_type::pair);
+    out.events_.set(zmq::sockopt::linger, 0);
+    out.events_.set(zmq::sockopt::rcvhwm, 0);  // libzmq's I/O thread would wait where it is full
+    out.events_.connect(address);
+  } catch (const zmq::error_t& e) {
+    return fail_errno(e.num(), "watching for refused keys");
+  }
+  return out;
+}
+
+std::uint64_t RefusedHandshakes::take() {
+  std::uint64_t refused = 0;
+  Frame frame;
+  bool more = false;
+  while (receive_part(events_, frame, more)) {  // two parts: the event, and the address that it happened at
+    if (!more) ++refused;
+  }
+  return refused;
 }
 
 SendResult send_part(zmq::socket_t& socket, Frame& frame, bool more) {

@@ -26,6 +26,18 @@ Result<zmq::socket_t> open_socket(Context& context, zmq::socket_type type, const
 Result<std::string> bind_socket(zmq::socket_t& socket, const Endpoint& endpoint);
 Status connect_socket(zmq::socket_t& socket, const std::string& address);
 
+/// Those who were turned away at a bound socket that has a key: with another key or with none. libzmq tells of them on
+/// a socket of its own, which must be destroyed after the one that is watched.
+class RefusedHandshakes {
+ public:
+  static Result<RefusedHandshakes> watch(zmq::socket_t& socket, Context& context);
+  /// How many since the last call. Never waits.
+  std::uint64_t take();
+
+ private:
+  zmq::socket_t events_;
+};
+
 enum class SendResult { kSent, kBlocked, kUnreachable };
 
 /// Sends one part without waiting. The frame is emptied only when it was sent.

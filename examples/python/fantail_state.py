@@ -9,7 +9,7 @@
 
 As a command:
 
-    fantail_state.py [--server ADDR] [--namespace NS] get KEY | set KEY JSON | watch [KEY...]
+    fantail_state.py [--server ADDR] [--namespace NS] [--key-file FILE] get KEY | set KEY JSON | watch [KEY...]
 
 Needs python3-zmq, python3-flatbuffers and python3-xxhash of Debian. A State and what it makes belong to one thread.
 """
@@ -26,6 +26,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import flatbuffers
@@ -140,14 +141,22 @@ class Fields:
         return [struct.unpack_from(form, self._table.Bytes, begin + size * i) for i in range(self._table.VectorLen(at))]
 
 
+def protect(sock: zmq.Socket[bytes], key: bytes) -> None:
+    """With a key both sides have the same pair."""
+    if key:
+        sock.curve_secretkey = key
+        sock.curve_publickey = sock.curve_serverkey = zmq.curve_public(key)
+
+
 # --- the control link ------------------------------------------------------------------------------------------------
 
 
 class Link:
     """A connection that greets, stays alive, greets again after a restart of the server, and makes requests."""
 
-    def __init__(self, address: str, role: int) -> None:
+    def __init__(self, address: str, role: int, key: bytes) -> None:
         self.address = address
+        self.key = key
         self.instance = os.urandom(16)
         self.runs = 0  # of the server that were met: with another number nothing that was asked before will be answered
         self._role = role
@@ -159,6 +168,7 @@ class Link:
         self.socket.setsockopt(zmq.LINGER, 200)
         self.socket.setsockopt(zmq.IMMEDIATE, 1)
         self.socket.setsockopt(zmq.ROUTING_ID, b"P" + self.instance.hex().encode())
+        protect(self.socket, key)
         self.socket.connect(address)
 
     def close(self) -> None:
@@ -254,11 +264,15 @@ class Link:
 class State:
     """The dictionary of one namespace. Every method is one request, and atomic. Raises Refused, Unreachable, Lost."""
 
-    def __init__(self, server: str = "", namespace: str = "default", timeout_s: float = 5) -> None:
+    def __init__(
+        self, server: str = "", namespace: str = "default", timeout_s: float = 5, key_file: str = ""
+    ) -> None:
         self.server = server or os.environ.get("FANTAIL_STATE") or DEFAULT_SERVER
         self.namespace = namespace
         self.timeout_s = timeout_s
-        self._link = Link(self.server, CLIENT)
+        file = key_file or os.environ.get("FANTAIL_KEY_FILE", "")
+        self.key = Path(file).read_bytes().strip() if file else b""
+        self._link = Link(self.server, CLIENT, self.key)
 
     def __enter__(self) -> State:
         return self
@@ -316,13 +330,14 @@ class Watcher:
         self._stream = ""  # the journal that is followed
         self._cursor = self._known = 0  # everything below was taken; the end of what was handed to the broadcast
         self._fetch = self._asked_from = 0  # number and beginning of the one in flight
-        self._link = Link(state.server, CONSUMER)
+        self._link = Link(state.server, CONSUMER, state.key)
         info = self._call("info")
         if info["transport"] != "tcp":
             raise Unreachable(f"{state.server} broadcasts over {info['transport']}, this client hears tcp only")
         self._broadcast = zmq.Context.instance().socket(zmq.SUB)
         self._broadcast.setsockopt(zmq.SUBSCRIBE, b"d/state/")
         self._broadcast.setsockopt(zmq.SUBSCRIBE, b"b/")
+        protect(self._broadcast, state.key)
         self._broadcast.connect(info["publish"])
         snapshot = self._call("snapshot", namespace=self._namespace)
         entries = map(json.loads, snapshot.get("lines", ()))
@@ -476,6 +491,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Reads, sets and watches the keys of fantail-state.")
     parser.add_argument("--server", default="", help=f"default: $FANTAIL_STATE, else {DEFAULT_SERVER}")
     parser.add_argument("--namespace", default="default")
+    parser.add_argument("--key-file", default="", help="default: $FANTAIL_KEY_FILE, else no key")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("get").add_argument("key")
     setting = commands.add_parser("set")
@@ -485,7 +501,7 @@ def main() -> int:
     watching.add_argument("--since", type=int, metavar="REVISION", help="begin behind this one; default: now")
     watching.add_argument("keys", nargs="*")
     options = parser.parse_args()
-    with State(options.server, options.namespace) as state:
+    with State(options.server, options.namespace, key_file=options.key_file) as state:
         try:
             if options.command == "get":
                 print(json.dumps(state.get(options.key)))
