@@ -31,8 +31,8 @@ struct PutOptions {
 /// its connection with the first request and again when the server was restarted. One thread; make one for each.
 ///
 /// Errors are CallError. kRemote types: "key_absent", "condition_failed", "wrong_type", "overflow", "too_large",
-/// "bad_request", "empty", "session_unknown", "compacted", "no_space", "io". After kLost and kTimeout a change may or
-/// may not have been made.
+/// "bad_request", "empty", "session_unknown", "compacted", "diverged", "no_space", "io". After kLost and kTimeout a
+/// change may or may not have been made.
 class StateClient {
  public:
   using Json = nlohmann::json;

@@ -20,6 +20,7 @@ constexpr std::uint64_t kMarkEveryBytes = 64 * 1024;
 constexpr std::size_t kPieceBytes = 1024 * 1024;      // of a compaction, per turn
 constexpr std::size_t kReadBytes = 1024 * 1024;       // of a replay
 constexpr std::size_t kUnwrittenBytes = 1024 * 1024;  // kept back with Durability::kNone
+constexpr std::size_t kMostEpochs = 100;
 constexpr const char* kIndexFile = "journal";
 
 /// Changes at each start of the system: what was not synced before may be lost.
@@ -118,6 +119,7 @@ Result<Journal> Journal::open(const StateDirectory& directory, StateStore& store
   const auto text = read_small_file(directory.path() / kIndexFile);
   if (!text && text.error().code != ErrorCode::kNotFound) return tl::unexpected(text.error());
   if (!text) {
+    journal.begin_epoch(0);
     if (auto ok = journal.begin_anew(store); !ok) return tl::unexpected(ok.error());
     return journal;
   }
@@ -127,7 +129,12 @@ Result<Journal> Journal::open(const StateDirectory& directory, StateStore& store
   if (index && index->is_object()) {
     stream = id_from_hex<StreamId>(index->value("stream", ""));
     sequence = index->value("sequence", std::uint64_t{0});
+    for (const Json& epoch : index->value("epochs", Json::array())) {
+      const auto id = id_from_hex<EpochId>(epoch.value("id", ""));
+      if (id) journal.epochs_.push_back({*id, epoch.value("base", std::uint64_t{0})});
+    }
   }
+  if (journal.epochs_.empty()) journal.begin_epoch(0);
   if (!stream || sequence == 0) {
     return fail(ErrorCode::kCorrupt, (directory.path() / kIndexFile).string() +
                                          ": damaged; it names the journal file with the greatest number, restore it: "
@@ -155,6 +162,7 @@ Result<Journal> Journal::open(const StateDirectory& directory, StateStore& store
   // Others may have bytes that are lost here: those offsets must not come again with other contents.
   const bool maybe_lost = damaged || journal.current_->length_ != length || index->value("boot", "") != boot_id();
   if (maybe_lost) {
+    journal.begin_epoch(store.revision());
     if (auto ok = journal.begin_anew(store); !ok) return tl::unexpected(ok.error());
   }
   journal.clean_up();
@@ -235,8 +243,23 @@ Status Journal::begin_anew(const StateStore& store) {
   }
 }
 
+void Journal::begin_epoch(std::uint64_t base) {
+  epochs_.push_back({random_id<EpochId>(), base});
+  if (epochs_.size() > kMostEpochs) epochs_.erase(epochs_.begin());
+}
+
+std::optional<std::uint64_t> Journal::diverged(EpochId epoch, std::uint64_t revision) const {
+  std::uint64_t common = revision;
+  for (auto later = epochs_.rbegin(); later != epochs_.rend() && later->id != epoch; ++later) {
+    common = std::min(common, later->base);
+  }
+  if (common == revision) return std::nullopt;
+  return common;
+}
+
 Status Journal::remember() const {
   Json index = {{"stream", to_string(current_->stream())}, {"sequence", current_->sequence()}, {"boot", boot_id()}};
+  for (const Epoch& epoch : epochs_) index["epochs"].push_back({{"id", to_string(epoch.id)}, {"base", epoch.base}});
   if (previous_) {
     index["previous"] = to_string(previous_->stream());
     index["previous_base"] = previous_->base_revision();

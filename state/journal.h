@@ -24,6 +24,15 @@ enum class Durability : std::uint8_t {
   kFsync,  ///< the disk
 };
 
+using EpochId = Id128<struct EpochTag>;
+
+/// A stretch of history without a break. Where the system stopped, changes that others have seen may be lost, and their
+/// revisions come again with other contents: then another epoch begins.
+struct Epoch {
+  EpochId id;
+  std::uint64_t base = 0;  ///< the last revision that the ones before and this one have in common
+};
+
 /// One file of a journal: a stream that begins with a snapshot and goes on with every change since. Lines of JSON, see
 /// change.h.
 class JournalFile final : public StreamSource {
@@ -84,6 +93,11 @@ class Journal {
   /// The one before: complete, for those who still read it. nullptr: there is none.
   JournalFile* previous() { return previous_.get(); }
 
+  EpochId epoch() const { return epochs_.back().id; }
+  /// For somebody who has seen the history up to `revision` in `epoch`: the last revision of which that is still true;
+  /// nothing: all of it is. An epoch that is not known any more counts as the oldest.
+  std::optional<std::uint64_t> diverged(EpochId epoch, std::uint64_t revision) const;
+
   /// Appends and makes durable what the store changed. On error nothing of it is in the file.
   Status commit(const std::vector<Change>& changes, Durability durability);
   /// For Durability::kNone: hands over what commit() kept back.
@@ -113,13 +127,15 @@ class Journal {
   Status begin_anew(const StateStore& store);
   Status remember() const;
   void clean_up() const;
+  void begin_epoch(std::uint64_t base);
 
   std::filesystem::path directory_;
   std::unique_ptr<JournalFile> current_;
   std::unique_ptr<JournalFile> previous_;
   std::unique_ptr<JournalFile> retired_;  ///< the one before that, for who has not let go of it yet
   std::unique_ptr<Compaction> compaction_;
-  std::string buffer_;  ///< of Durability::kNone: not written yet
+  std::vector<Epoch> epochs_;  ///< oldest first, never empty
+  std::string buffer_;         ///< of Durability::kNone: not written yet
   // Of commit(), which is called often:
   std::string lines_;
   std::vector<JournalFile::Mark> marks_;

@@ -201,6 +201,7 @@ void StateServer::info(const rpc::Caller& caller) {
                     {"revision", store_.revision()},
                     {"oldest", oldest_revision()},
                     {"stream", to_string(journal_->current().stream())},
+                    {"epoch", to_string(journal_->epoch())},
                     {"keys", store_.keys()},
                     {"bytes", store_.bytes()},
                     {"refused_keys", refused_keys()},
@@ -232,6 +233,14 @@ void StateServer::locate(const rpc::Caller& caller, std::string_view arguments) 
       parsed && parsed->is_object() && parsed->contains("revision") && (*parsed)["revision"].is_number_unsigned();
   if (!good) return rpc_->fail(caller, "bad_request", "locate: 'revision' must be a whole number");
   const auto revision = (*parsed)["revision"].get<std::uint64_t>();
+  if (const auto epoch = id_from_hex<EpochId>(parsed->value("epoch", ""))) {
+    if (const auto common = journal_->diverged(*epoch, revision)) {
+      return rpc_->fail(caller, "diverged",
+                        "the server lost the changes behind revision " + std::to_string(*common) +
+                            " when its system stopped, and you have seen them up to " + std::to_string(revision) +
+                            "; begin again with a snapshot");
+    }
+  }
   JournalFile* file = &journal_->current();
   if (revision < file->base_revision() && journal_->previous() != nullptr) file = journal_->previous();
   if (revision < file->base_revision()) {
@@ -246,6 +255,7 @@ void StateServer::locate(const rpc::Caller& caller, std::string_view arguments) 
   }
   answers_.push_back({caller, to_text({{"stream", to_string(file->stream())},
                                        {"offset", file->place_behind(revision).raw},
+                                       {"epoch", to_string(journal_->epoch())},
                                        {"revision", store_.revision()}})});
 }
 

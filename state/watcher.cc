@@ -82,6 +82,7 @@ rpc::CallResult<void> StateWatcher::connect() {
   if (auto ok = subscribe(*info); !ok) return ok;  // before the revision is fixed, so that nothing has to be fetched
 
   const auto newest = info->value("revision", std::uint64_t{0});
+  epoch_ = info->value("epoch", "");
   check_at_start_ = !config_.from && filter_.spec().needs_items();
   if (check_at_start_) {
     if (auto ok = take_snapshot(); !ok) return ok;
@@ -91,7 +92,7 @@ rpc::CallResult<void> StateWatcher::connect() {
                                     : info->value("oldest", std::uint64_t{1}) - 1;
     quiet_until_ = revision_;
   }
-  const auto place = call("locate", {{"revision", revision_}});
+  const auto place = call("locate", {{"revision", revision_}, {"epoch", epoch_}});
   if (!place) return tl::unexpected(place.error());
   const auto stream = id_from_hex<StreamId>(place->value("stream", ""));
   if (!stream) return failed("bad_answer", "locate: the answer cannot be read");
@@ -295,7 +296,7 @@ void StateWatcher::relocate() {
   read_ = 0;
   if (std::exchange(asking_, true)) return;
   link_->start({"locate",
-                to_text({{"revision", revision_}}),
+                to_text({{"revision", revision_}, {"epoch", epoch_}}),
                 {.timeout = config_.timeout, .repeatable = true},
                 {},
                 [this](rpc::CallResult<std::string> answer) {
@@ -310,6 +311,7 @@ void StateWatcher::relocate() {
                       place && place->is_object() ? id_from_hex<StreamId>(place->value("stream", "")) : std::nullopt;
                   if (!stream) return;
                   following_ = *stream;
+                  epoch_ = place->value("epoch", "");
                   begin_ = {place->value("offset", std::uint64_t{0})};
                   streams_->rewind(following_, begin_);
                   streams_->resume();

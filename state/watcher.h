@@ -47,6 +47,7 @@ class StateWatcher final : public StreamReceiver, public ControlEvents {
   static rpc::CallResult<std::unique_ptr<StateWatcher>> open(WatcherConfig config);
   ~StateWatcher() override;
 
+  /// kRemote "diverged": the server lost changes that were told here, when its system stopped.
   /// The next event; waits until `deadline`, for ever without one. Nothing: it has passed, or `wake` became readable.
   rpc::CallResult<std::optional<WatchEvent>> next(std::optional<MonoTime> deadline, int wake = -1);
   /// Skips everything up to now, what is on its way as well: goes on with the first change that the server makes behind
@@ -89,6 +90,7 @@ class StateWatcher final : public StreamReceiver, public ControlEvents {
   std::unique_ptr<StreamSubscriber> streams_;
   StreamId following_;             ///< the journal that is read now; zero: none, relocating
   FileOffset begin_;               ///< where in it
+  std::string epoch_;              ///< of the history that was seen, as the server names it
   std::string unread_;             ///< of the journal: lines that were not taken in yet
   std::size_t read_ = 0;           ///< how much of it was
   bool ended_ = false;             ///< the journal has no more than that

@@ -334,6 +334,7 @@ class Watcher:
         info = self._call("info")
         if info["transport"] != "tcp":
             raise Unreachable(f"{state.server} broadcasts over {info['transport']}, this client hears tcp only")
+        self._epoch = info["epoch"]  # of the history that we know
         self._broadcast = zmq.Context.instance().socket(zmq.SUB)
         self._broadcast.setsockopt(zmq.SUBSCRIBE, b"d/state/")
         self._broadcast.setsockopt(zmq.SUBSCRIBE, b"b/")
@@ -374,7 +375,8 @@ class Watcher:
 
     def _locate(self) -> None:
         """Asks which journal goes on behind our revision, and where in it."""
-        place = self._call("locate", revision=self.revision)
+        place = self._call("locate", revision=self.revision, epoch=self._epoch)
+        self._epoch = place["epoch"]
         self._stream = place["stream"]
         self._cursor = self._known = place["offset"]
         self._final: int | None = None

@@ -331,6 +331,51 @@ def test_a_compacted_revision_is_refused_with_the_oldest_one_left(states: StateL
         server.restart()
 
 
+def lose_power(server: Server, changes: int) -> None:
+    """Kills the server, and takes from its journal what the system had not written: by hand, with another boot id."""
+    server.kill9()
+    index = server.state_dir / "journal"
+    told = json.loads(index.read_text())
+    index.write_text(json.dumps(told | {"boot": "another"}))
+    journal = server.state_dir / f"journal-{told['sequence']}.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[: len(lines) - changes]))
+    server.start()
+
+
+def test_a_watcher_that_saw_what_a_power_loss_took_says_so(states: StateLab) -> None:
+    """As many changes have come again by then: revisions alone would not show it."""
+    server = states.server()
+    client = states.client()
+    for i in range(1, 11):
+        client.call("set", key="k", value=i)
+    saw_all = states.watch("k", "--from", "beginning", may_end=True)
+    states.wait_events(saw_all, 10)
+    lose_power(server, 3)
+    states.lab.wait_until(server.is_up, "it is up again")
+    client = states.client()
+    for i in range(8, 20):
+        client.call("set", key="k", value=-i)
+
+    assert saw_all.wait_exit() == FALSE
+    assert "lost the changes behind revision 7" in saw_all.stderr()
+    assert [e["after"] for e in saw_all.events()] == list(range(1, 11)), "nothing of the other history"
+    assert [e["after"] for e in states.history()][6:9] == [7, -8, -9]
+
+
+def test_a_watcher_that_saw_less_than_a_power_loss_left_goes_on(states: StateLab) -> None:
+    server = states.server()
+    client = states.client()
+    for i in range(1, 8):
+        client.call("set", key="k", value=i)
+    watcher = states.watch("k", "--from", "beginning")
+    states.wait_events(watcher, 7)
+    lose_power(server, 0)
+    states.lab.wait_until(server.is_up, "it is up again")
+    states.set("k", 8)
+    assert [e["after"] for e in states.wait_events(watcher, 8)] == list(range(1, 9))
+
+
 def test_from_the_beginning_is_from_the_oldest_one_left(states: StateLab) -> None:
     last = 800
     server = states.server("--compact-at", SMALLEST_JOURNAL)

@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "common/base/log.h"
+#include "state/json.h"
 #include "tests/support/scratch_directory.h"
 #include "tests/support/seeded.h"
 
@@ -75,6 +76,37 @@ TEST_F(JournalTest, WhatWasCommittedIsThereAfterARestart) {
   EXPECT_EQ(journal->current().stream(), stream) << "the same stream goes on";
   set("a", 3);
   EXPECT_EQ(store->revision(), 3u);
+}
+
+TEST_F(JournalTest, WhoSawWhatWasLostIsTold) {
+  const auto reboot = [&](int changes_lost) {
+    const auto index = scratch.path() / "state/journal";
+    Json text = Json::parse(test::contents(index));
+    std::string lines = test::contents(journal->current().path());
+    for (; changes_lost > 0; --changes_lost) lines.resize(lines.rfind('\n', lines.size() - 2) + 1);
+    text["boot"] = "another";
+    std::ofstream(index) << text.dump();
+    std::ofstream(journal->current().path(), std::ios::trunc) << lines;
+    restart();
+  };
+  for (int i = 1; i <= 10; ++i) set("n", i);
+  const EpochId first = journal->epoch();
+  restart();
+  EXPECT_EQ(journal->epoch(), first) << "only the process has ended";
+  reboot(0);
+  const EpochId second = journal->epoch();
+  EXPECT_NE(second, first);
+  EXPECT_EQ(journal->diverged(first, 10), std::nullopt) << "nothing was lost";
+  for (int i = 11; i <= 20; ++i) set("n", i);
+  reboot(5);
+  for (int i = 16; i <= 30; ++i) set("n", -i);
+  restart();
+  EXPECT_EQ(journal->diverged(second, 15), std::nullopt);
+  EXPECT_EQ(journal->diverged(second, 16), 15u);
+  EXPECT_EQ(journal->diverged(first, 10), std::nullopt);
+  EXPECT_EQ(journal->diverged(first, 11), 10u) << "the first ended there";
+  EXPECT_EQ(journal->diverged(journal->epoch(), 30), std::nullopt);
+  EXPECT_EQ(journal->diverged(EpochId{1, 2}, 1), 0u) << "of another server";
 }
 
 TEST_F(JournalTest, WithoutDurabilityItIsWrittenWhenAsked) {
