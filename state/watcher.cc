@@ -356,7 +356,7 @@ rpc::CallResult<std::optional<WatchEvent>> StateWatcher::next(std::optional<Mono
     MonoTime until = std::min({now + kLongestWait, link_->due(), streams_->due(now)});
     if (multicast_) until = std::min(until, multicast_->relay().due(now));
     if (deadline) until = std::min(until, *deadline);
-    waiter.wait(until - now);
+    waiter.wait(until - now, &spin_);
     if (wake >= 0 && waiter.ready(wake)) return std::nullopt;
   }
 }

@@ -107,6 +107,7 @@ class StateWatcher final : public StreamReceiver, public ControlEvents {
   std::deque<Waiting> waiting_;
   std::size_t waiting_bytes_ = 0;
   bool blocked_ = false;
+  SpinPolicy spin_;
 };
 
 }  // namespace fantail::state
