@@ -110,6 +110,20 @@ def test_a_port_chosen_by_the_system_is_told(lab: Lab) -> None:
 # --- what is sent ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ("tcp", "epgm"))
+def test_the_log_has_no_lines_of_libraries(lab: Lab, kind: str) -> None:
+    """OpenPGM writes to stderr by itself, unless it is told not to."""
+    lab.source().append_lines(1000)
+    link = lab.link(kind)
+    consumer = lab.consumer(link.consumers[0], mirror=True)
+    producer = lab.producer(link.producers[0])
+    lab.wait_mirrored(consumer)
+    for agent in (producer, consumer):
+        assert agent.terminate() == 0
+        strange = [line for line in agent.stderr().splitlines() if not re.match(r"\d{4}-\d\d-\d\dT\S+Z \w+ ", line)]
+        assert not strange, strange
+
+
 @pytest.mark.parametrize("compression", ("none", "auto", "zstd", "zstd:3"))
 def test_compression_changes_no_byte(lab: Lab, compression: str) -> None:
     lab.source("text.log").append_lines(10_000)
