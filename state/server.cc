@@ -16,10 +16,6 @@ namespace {
 constexpr int kQueueMessages = 256;  // per slow watcher; of mostly small messages
 constexpr std::size_t kBuffersKept = 16;
 constexpr std::uint32_t kChunkBytes = 256 * 1024;
-constexpr std::size_t kSnapshotBytes = 256 * 1024;                // in one partial answer
-constexpr std::size_t kSnapshotBufferBytes = 2 * kSnapshotBytes;  // the last entry of a piece may be large
-constexpr std::size_t kSnapshotBytesOut = 8 * 1024 * 1024;        // on their way, of all watchers together
-constexpr std::size_t kSnapshotsAtATime = 8;
 constexpr Duration kLongestWait = 1s;
 constexpr Duration kRetryJournal = 250ms;
 constexpr Duration kRetryCompaction = 10s;
@@ -34,10 +30,7 @@ WallTime in_wall_time(MonoTime at, MonoTime now) { return {wall_now().ns + (at -
 }  // namespace
 
 StateServer::StateServer(const ServerConfig& config)
-    : config_(config),
-      store_({.max_value_bytes = config.max_value}),
-      pool_(kChunkBytes, kBuffersKept),
-      snapshot_pool_(kSnapshotBufferBytes, kBuffersKept) {
+    : config_(config), store_({.max_value_bytes = config.max_value}), pool_(kChunkBytes, kBuffersKept) {
   if (config_.name.empty()) config_.name = host_name();
 }
 StateServer::~StateServer() = default;
@@ -111,9 +104,8 @@ Status StateServer::connect() {
         on_request(caller, method, arguments);
       },
       2 * config_.max_value + 16 * 1024 * 1024);
-  rpc_->on_gone([this](const rpc::Caller& caller) {
-    std::erase_if(snapshots_, [&](const SnapshotJob& job) { return job.caller == caller; });
-  });
+  rpc_->on_gone([this](const rpc::Caller& caller) { snapshots_->forget(caller); });
+  snapshots_ = std::make_unique<SnapshotSender>(store_, *rpc_);
   if (JournalFile* previous = journal_->previous()) {
     publish(*previous);
     streams_->seal(previous->stream(), previous->end(), std::nullopt);
@@ -263,60 +255,7 @@ void StateServer::snapshot(const rpc::Caller& caller, std::string_view arguments
   const auto parsed = parse_json(arguments.empty() ? "{}" : arguments);
   if (!parsed || !parsed->is_object())
     return rpc_->fail(caller, "bad_request", "snapshot: arguments must be an object");
-  SnapshotJob job;
-  job.caller = caller;
-  job.name_space = parsed->value("namespace", "");
-  job.prefix = parsed->value("prefix", "");
-  job.begin = store_.revision();
-  job.at_name_space = job.name_space;
-  snapshots_.push_back(std::move(job));
-}
-
-std::size_t StateServer::send_snapshots() {
-  std::size_t work = 0;
-  for (std::size_t n = std::min(snapshots_.size(), kSnapshotsAtATime); n > 0; --n) {
-    SnapshotJob job = std::move(snapshots_.front());
-    snapshots_.pop_front();
-    if (!rpc_->has_room(job.caller) || snapshot_pool_.bytes_out() >= kSnapshotBytesOut) {
-      snapshots_.push_back(std::move(job));
-      continue;
-    }
-    std::string& lines = snapshot_lines_;  // kept for its memory
-    lines.clear();
-    std::string at_name_space = job.at_name_space;
-    std::string at_key = job.at_key;
-    bool more = false;
-    store_.scan_after(at_name_space, at_key, [&](const EntryView& entry) {
-      if (!job.name_space.empty() && entry.name_space != job.name_space) return false;
-      more = lines.size() >= kSnapshotBytes;
-      if (more) return false;
-      at_name_space = entry.name_space;
-      at_key = entry.key;
-      if (entry.key.starts_with(job.prefix)) append_line(lines, entry);
-      return true;
-    });
-    if (!lines.empty() && !rpc_->partial(job.caller, snapshot_frame())) {
-      snapshots_.push_back(std::move(job));  // its queue is full: the same piece later
-      continue;
-    }
-    ++work;
-    job.at_name_space = std::move(at_name_space);
-    job.at_key = std::move(at_key);
-    if (more) {
-      snapshots_.push_back(std::move(job));
-    } else {
-      rpc_->reply(job.caller, to_text({{"begin", job.begin}, {"end", store_.revision()}}));
-    }
-  }
-  return work;
-}
-
-/// The lines in a counted buffer; what is larger than one, because of a single large value, is counted by nobody.
-Frame StateServer::snapshot_frame() {
-  FramePool::Buffer buffer = snapshot_pool_.take();
-  if (snapshot_lines_.size() > buffer.bytes().size()) return Frame::copy_of(snapshot_lines_);
-  std::copy(snapshot_lines_.begin(), snapshot_lines_.end(), reinterpret_cast<char*>(buffer.bytes().data()));
-  return snapshot_pool_.to_frame(std::move(buffer), snapshot_lines_.size());
+  snapshots_->start(caller, parsed->value("namespace", ""), parsed->value("prefix", ""));
 }
 
 void StateServer::session(const rpc::Caller& caller, std::string_view method, std::string_view arguments) {
@@ -449,7 +388,7 @@ std::size_t StateServer::turn(MonoTime now) {
   settle(now);
   if (publisher_socket_ && publisher_socket_->receive_subscriptions()) streams_->on_subscription();
   if (multicast_) multicast_->relay().turn(now);
-  return streams_->turn(now) + compact(now) + send_snapshots() + rpc_->turn();
+  return streams_->turn(now) + compact(now) + snapshots_->turn() + rpc_->turn();
 }
 
 void StateServer::wait(MonoTime now, StopSignals& signals) {
@@ -469,7 +408,7 @@ void StateServer::wait(MonoTime now, StopSignals& signals) {
     until = std::min(
         until, std::max(now, settle_again_) + Duration(std::max<std::int64_t>(due->ns - in_wall_time(now, now).ns, 0)));
   }
-  if (!rpc_->idle() || !snapshots_.empty()) until = std::min<MonoTime>(until, now + 1ms);
+  if (!rpc_->idle() || !snapshots_->idle()) until = std::min<MonoTime>(until, now + 1ms);
   if (settle_again_ > now) until = std::min(until, settle_again_);
   // With more than one request at a time the processor is better left to libzmq: what comes meanwhile is one turn.
   const std::uint64_t requests = rpc_->counters().requests;

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -17,6 +16,7 @@
 #include "common/transport/waiter.h"
 #include "state/journal.h"
 #include "state/server_config.h"
+#include "state/snapshot_sender.h"
 #include "state/store.h"
 
 namespace fantail::state {
@@ -54,8 +54,6 @@ class StateServer final : public ControlEvents, public PublisherEvents {
   void settle(MonoTime now);
   void end_sessions(MonoTime now);
   std::size_t compact(MonoTime now);
-  std::size_t send_snapshots();
-  Frame snapshot_frame();
   void publish(JournalFile& file);
   InstanceId instance_of(PeerId peer) const;
 
@@ -74,16 +72,6 @@ class StateServer final : public ControlEvents, public PublisherEvents {
     rpc::Caller caller;
     tl::expected<std::string, OpError> result;
   };
-  /// Entries on their way to somebody who asked for all of them.
-  struct SnapshotJob {
-    rpc::Caller caller;
-    std::string name_space;  ///< only of this one; empty: all
-    std::string prefix;
-    std::uint64_t begin = 0;  ///< revision when it began
-    std::string at_name_space;
-    std::string at_key;
-  };
-
   ServerConfig config_;
   std::optional<StateDirectory> state_;
   StateStore store_;
@@ -102,9 +90,7 @@ class StateServer final : public ControlEvents, public PublisherEvents {
   std::map<PeerId, InstanceId> peers_;
   std::vector<Answer> answers_;
   std::vector<Change> changes_;  ///< of one turn; kept for its memory
-  std::deque<SnapshotJob> snapshots_;
-  FramePool snapshot_pool_;     ///< what is on its way to them
-  std::string snapshot_lines_;  ///< one piece
+  std::unique_ptr<SnapshotSender> snapshots_;
   struct Session {
     Duration lease;
     MonoTime until;
