@@ -40,10 +40,11 @@ Status CurveKey::make(const std::filesystem::path& file) {
 }
 
 Result<CurveKey> CurveKey::load(const std::filesystem::path& file) {
-  const UniqueFd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  const UniqueFd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a named pipe would wait for a writer
   if (!fd) return refused(file, error_of_errno(errno, "").context + "; 'fantail-state keygen FILE' makes one");
   struct stat status {};
   if (::fstat(fd.get(), &status) != 0) return fail_errno(errno, "key file " + file.string());
+  if (!S_ISREG(status.st_mode)) return refused(file, "is no regular file; 'fantail-state keygen FILE' makes one");
   if ((status.st_mode & 077) != 0) {
     return refused(file, "others may read or write it; chmod 600 it, and make a new one if they did");
   }

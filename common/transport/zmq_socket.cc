@@ -12,6 +12,11 @@
 #include "common/transport/endpoint.h"
 
 namespace fantail::transport {
+namespace {
+
+constexpr std::int64_t kCurveBytes = 64;  // 33 in version 1
+
+}  // namespace
 
 Result<zmq::socket_t> open_socket(Context& context, zmq::socket_type type, const SocketOptions& options) {
   try {
@@ -31,6 +36,8 @@ Result<zmq::socket_t> open_socket(Context& context, zmq::socket_type type, const
     socket.set(zmq::sockopt::tcp_keepalive_intvl, 1);
     socket.set(zmq::sockopt::tcp_keepalive_cnt, 3);
     if (const auto& key = context.key()) {
+      // libzmq counts what CURVE adds to a frame: nonce, authenticator, flags.
+      if (options.max_message_bytes > 0) socket.set(zmq::sockopt::maxmsgsize, options.max_message_bytes + kCurveBytes);
       socket.set(zmq::sockopt::curve_secretkey, key->secret_half());
       socket.set(zmq::sockopt::curve_publickey, key->public_half());
     }

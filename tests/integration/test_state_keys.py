@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import sys
 from collections.abc import Callable
@@ -136,12 +137,17 @@ def spoil_text(key: Path) -> None:
     key.write_text("secret\n")
 
 
+def make_pipe(key: Path) -> None:
+    key.unlink()
+    os.mkfifo(key, 0o600)
+
+
 def lose(key: Path) -> None:
     key.unlink()
 
 
 @pytest.mark.parametrize(
-    ("spoil", "why"), ((spoil_mode, "chmod 600"), (spoil_text, "keygen"), (lose, "keygen")), ids=lambda v: getattr(v, "__name__", "")
+    ("spoil", "why"), ((spoil_mode, "chmod 600"), (spoil_text, "keygen"), (make_pipe, "regular"), (lose, "keygen")), ids=lambda v: getattr(v, "__name__", "")
 )
 def test_a_file_that_is_no_key_is_refused(states: StateLab, key: Path, spoil: Callable[[Path], None], why: str) -> None:
     server: Server = states.server()
