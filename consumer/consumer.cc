@@ -261,11 +261,12 @@ int Consumer::run(StopSignals& signals) {
   if (!failed_ && !settle_all(kLastSync, signals)) failed_ = true;
   control_->flush(kLastWord, *streams_);  // a producer may wait for the last commits
   const auto& counters = streams_->counters();
-  log::info("consumer ended", {{"bytes", counters.bytes_delivered},
-                               {"bytes_fetched", counters.bytes_fetched},
-                               {"bytes_lost", counters.lost_bytes},
-                               {"rejected", counters.rejected + inlet_->malformed() + control_->counters().rejected},
-                               {"refused_versions", control_->counters().refused_versions}});
+  log::info("consumer ended",
+            {{"bytes", counters.bytes_delivered},
+             {"bytes_fetched", counters.bytes_fetched},
+             {"bytes_lost", counters.lost_bytes},
+             {"rejected", counters.rejected + inlet_->malformed() + control_->counters().rejected},
+             {"refused_versions", counters.refused_versions + control_->counters().refused_versions}});
   if (failed_) return kExitFailure;
   if (stopped && config_.once && !streams_->overview().settled) {
     log::error("stopped before everything known was delivered; a later run goes on from there");

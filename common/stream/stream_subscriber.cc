@@ -30,7 +30,7 @@ StreamSubscriber::StreamSubscriber(SubscriberConfig config, BroadcastInlet& broa
 StreamSubscriber::~StreamSubscriber() = default;
 
 void StreamSubscriber::reject(const Error& error) {
-  ++counters_.rejected;
+  ++(error.code == ErrorCode::kUnsupported ? counters_.refused_versions : counters_.rejected);
   if (const auto n = reject_log_.occurred(now_)) log::warn("rejected messages", {{"error", error}, {"count", *n}});
 }
 

@@ -75,8 +75,9 @@ struct SubscriberCounters {
   std::uint64_t bytes_delivered = 0;
   std::uint64_t bytes_fetched = 0;  ///< of those delivered, brought by fetch
   std::uint64_t duplicate_bytes = 0;
-  std::uint64_t dropped_no_room = 0;  ///< chunks; fetched later
-  std::uint64_t rejected = 0;         ///< damaged, hostile or foreign messages
+  std::uint64_t dropped_no_room = 0;   ///< chunks; fetched later
+  std::uint64_t rejected = 0;          ///< damaged, hostile or foreign messages
+  std::uint64_t refused_versions = 0;  ///< broadcast in another protocol major
   std::uint64_t unknown_kinds = 0;
   std::uint64_t fetches = 0;
   std::uint64_t lost_bytes = 0;

@@ -354,6 +354,22 @@ TEST_F(StreamEngineTest, DamagedMessagesAreRejectedAndTheirBytesFetched) {
   EXPECT_GT(c.subscriber().counters().rejected, 0U);
 }
 
+TEST_F(StreamEngineTest, BroadcastsOfAnotherProtocolVersionAreCountedAsThat) {
+  begin(1);
+  RecordingConsumer& c = consumer("c");
+  connect(c);
+  Truth& t = stream();
+  append(t, 1000);
+  expect_everything_arrives();
+  auto foreign = broadcast_beacon({t.info.stream, {5000}, {5000}, true});
+  foreign.header[4] = static_cast<char>(wire::kProtocolMajor + 1);
+  c.inlet.arrive(foreign, now);
+  expect_everything_arrives();
+  run(1s);
+  EXPECT_EQ(c.subscriber().counters().refused_versions, 1U);
+  EXPECT_EQ(c.subscriber().counters().rejected, 0U);
+}
+
 TEST_F(StreamEngineTest, ALateJoinerGetsEverythingFromTheBeginning) {
   begin(1);
   RecordingConsumer& first = consumer("first");
