@@ -61,18 +61,21 @@ Result<std::size_t> JournalFile::read_at(FileOffset offset, std::span<std::byte>
 
 Status JournalFile::append(std::string_view lines) {
   if (auto ok = write_fully(fd_.get(), lines, length_, path_); !ok) {
-    cut_to(length_);  // half a line must not stay in front of the next one
+    take_back(length_);  // half a line must not stay in front of the next one
     return ok;
   }
   length_ += lines.size();
   return {};
 }
 
-void JournalFile::cut_to(std::uint64_t length) {
+Status JournalFile::cut_to(std::uint64_t length) {
   length_ = length;
-  if (::ftruncate(fd_.get(), static_cast<off_t>(length_)) != 0) {
-    log::error("cannot take back a record", {{"path", path_.string()}, {"error", error_of_errno(errno, "")}});
-  }
+  if (::ftruncate(fd_.get(), static_cast<off_t>(length_)) != 0) return fail_errno(errno, "journal " + path_.string());
+  return {};
+}
+
+void JournalFile::take_back(std::uint64_t length) {
+  if (const auto ok = cut_to(length); !ok) log::error("cannot take back a record", {{"error", ok.error()}});
 }
 
 Status JournalFile::sync() const {
@@ -143,9 +146,8 @@ Result<Journal> Journal::open(const StateDirectory& directory, StateStore& store
   auto file = journal.open_file(*stream, sequence);
   if (!file) return tl::unexpected(file.error());
   journal.current_ = std::move(*file);
-  bool damaged = false;
-  const std::uint64_t length = journal.current_->length_;
-  if (auto ok = journal.replay(*journal.current_, store, damaged); !ok) return tl::unexpected(ok.error());
+  const auto ending = replay(*journal.current_, store);
+  if (!ending) return tl::unexpected(ending.error());
   if (const auto before = id_from_hex<StreamId>(index->value("previous", "")); before && sequence > 1) {
     if (auto previous = journal.open_file(*before, sequence - 1)) {
       journal.previous_ = std::move(*previous);
@@ -153,32 +155,39 @@ Result<Journal> Journal::open(const StateDirectory& directory, StateStore& store
       journal.previous_->snapshot_end_ = index->value("previous_snapshot_end", std::uint64_t{0});
     }
   }
-  if (damaged) {
-    auto aside = directory.set_aside(journal.current_->path().filename().string());
-    if (!aside) return tl::unexpected(aside.error());
-    log::error("the journal is damaged; it was set aside, what is before the damage goes on in a new one",
-               {{"path", aside->string()}, {"offset", journal.current_->end()}, {"revision", store.revision()}});
-  }
-  // Others may have bytes that are lost here: those offsets must not come again with other contents.
-  const bool maybe_lost = damaged || journal.current_->length_ != length || index->value("boot", "") != boot_id();
-  if (maybe_lost) {
+  // Others may have bytes that are lost here: those offsets must not come again with other contents. It is remembered
+  // before anything is cut off, or a start that fails in between would hide it.
+  const FileOffset good = journal.current_->end();
+  if (*ending == Ending::kDamaged) {
+    const std::string damaged = journal.current_->path().filename().string();
     journal.begin_epoch(store.revision());
     if (auto ok = journal.begin_anew(store); !ok) return tl::unexpected(ok.error());
+    auto aside = directory.set_aside(damaged);
+    if (!aside) return tl::unexpected(aside.error());
+    log::error("the journal is damaged; it was set aside, what is before the damage goes on in a new one",
+               {{"path", aside->string()}, {"offset", good}, {"revision", store.revision()}});
+  } else if (*ending == Ending::kBadLine || index->value("boot", "") != boot_id()) {
+    journal.begin_epoch(store.revision());
+    journal.current_->stream_ = random_id<StreamId>();
+    if (auto ok = journal.remember(); !ok) return tl::unexpected(ok.error());
+  }
+  if (*ending == Ending::kUnfinished || *ending == Ending::kBadLine) {
+    log::warn("the end of the journal was not complete and is cut off",
+              {{"path", journal.current_->path().string()}, {"offset", good}});
+    if (auto ok = journal.current_->cut_to(good.raw); !ok) return tl::unexpected(ok.error());
   }
   journal.clean_up();
   return journal;
 }
 
-/// Repeats all records. Leaves the file at the end of the last good one; `damaged`: there was more behind it than a
-/// record that a crash cut off.
-Status Journal::replay(JournalFile& file, StateStore& store, bool& damaged) {
+/// Repeats all records. What is behind the last good one does not count any more, but is left where it is.
+Result<Journal::Ending> Journal::replay(JournalFile& file, StateStore& store) {
   std::string pending;
   std::uint64_t at = 0;  // of the first byte of `pending` in the file
   std::uint64_t good = 0;
   std::uint64_t offset = 0;
   std::string buffer(kReadBytes, '\0');
   bool bad = false;
-  std::string why;
   while (!bad) {
     const auto n = file.read_at({offset}, std::as_writable_bytes(std::span(buffer.data(), buffer.size())));
     if (!n) return tl::unexpected(n.error());
@@ -192,7 +201,9 @@ Status Journal::replay(JournalFile& file, StateStore& store, bool& damaged) {
       if (record) applied = store.replay(*record);
       if (!record || !applied) {
         bad = true;
-        why = record ? applied.error().context : record.error().context;
+        log::warn("a line of the journal is no good", {{"path", file.path().string()},
+                                                       {"offset", FileOffset{at + from}},
+                                                       {"error", record ? applied.error() : record.error()}});
         break;
       }
       const std::uint64_t line = at + from;
@@ -205,10 +216,10 @@ Status Journal::replay(JournalFile& file, StateStore& store, bool& damaged) {
     pending.erase(0, from);
     at += from;
   }
-  if (good == file.length_) return {};
+  if (good == file.length_) return Ending::kWhole;
   const std::uint64_t surplus = file.length_ - good;
   // Is any whole record behind the bad one? Then it is no cut-off end.
-  damaged = false;
+  bool damaged = false;
   if (bad) {
     std::string rest(std::min<std::uint64_t>(surplus, 64 * 1024 * 1024), '\0');
     const auto n = file.read_at({good}, std::as_writable_bytes(std::span(rest.data(), rest.size())));
@@ -222,15 +233,8 @@ Status Journal::replay(JournalFile& file, StateStore& store, bool& damaged) {
     }
   }
   file.length_ = good;
-  if (damaged) return {};
-  log::warn("the end of the journal was not complete and is cut off", {{"path", file.path().string()},
-                                                                       {"offset", FileOffset{good}},
-                                                                       {"bytes", surplus},
-                                                                       {"reason", why.empty() ? "unfinished" : why}});
-  if (::ftruncate(file.fd_.get(), static_cast<off_t>(good)) != 0) {
-    return fail_errno(errno, "journal " + file.path().string());
-  }
-  return {};
+  if (damaged) return Ending::kDamaged;
+  return bad ? Ending::kBadLine : Ending::kUnfinished;
 }
 
 /// A new file with a snapshot of all there is, in one go: at a start.
@@ -301,7 +305,7 @@ Status Journal::commit(const std::vector<Change>& changes, Durability durability
     if (auto ok = current_->append(lines); !ok) return ok;
     if (durability == Durability::kFsync) {
       if (auto ok = current_->sync(); !ok) {
-        current_->cut_to(begin);
+        current_->take_back(begin);
         return ok;
       }
     }

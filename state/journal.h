@@ -46,8 +46,9 @@ class JournalFile final : public StreamSource {
   /// All or nothing: on error the file is as long as it was.
   Status append(std::string_view lines);
   Status sync() const;
-  /// Takes back what was appended behind `length`.
-  void cut_to(std::uint64_t length);
+  Status cut_to(std::uint64_t length);
+  /// After an append that failed half-way: what is behind `length` does not count. A failure is logged.
+  void take_back(std::uint64_t length);
 
   const std::filesystem::path& path() const { return path_; }
   StreamId stream() const { return stream_; }
@@ -86,7 +87,9 @@ class Journal {
  public:
   /// Opens what `directory` holds and replays it into `store`, or begins a first file. A record that was cut off by a
   /// crash is removed; a file that is damaged elsewhere is set aside and what is before the damage goes on in a new
-  /// file: both are logged.
+  /// file: both are logged. Where changes that others have seen may be gone, the stream gets another id and another
+  /// epoch begins. Room on the disk is needed for the index alone, but for a damaged file, which is left as it is until
+  /// there is room for the new one.
   static Result<Journal> open(const StateDirectory& directory, StateStore& store);
 
   JournalFile& current() { return *current_; }
@@ -123,7 +126,13 @@ class Journal {
   std::filesystem::path file_path(std::uint64_t sequence) const;
   Result<std::unique_ptr<JournalFile>> create(StreamId stream, std::uint64_t sequence) const;
   Result<std::unique_ptr<JournalFile>> open_file(StreamId stream, std::uint64_t sequence) const;
-  Status replay(JournalFile& file, StateStore& store, bool& damaged);
+  enum class Ending : std::uint8_t {
+    kWhole,
+    kUnfinished,  ///< part of a line: not acknowledged and not published
+    kBadLine,     ///< it may have been good once
+    kDamaged,     ///< good lines are behind the bad one
+  };
+  static Result<Ending> replay(JournalFile& file, StateStore& store);
   Status begin_anew(const StateStore& store);
   Status remember() const;
   void clean_up() const;

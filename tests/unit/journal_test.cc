@@ -122,20 +122,64 @@ TEST_F(JournalTest, ARecordThatACrashCutOffIsRemovedWhereverItWasCut) {
   const std::uint64_t good = journal->current().end().raw;
   set("b", 2);
   const auto path = journal->current().path();
+  const auto index = scratch.path() / "state/journal";
   const std::string whole = text_of(journal->current());
+  const std::string index_before = test::contents(index);
   const StreamId stream = journal->current().stream();
-  for (std::size_t length = good + 1; length < whole.size(); length += 7) {
+  const EpochId epoch = journal->epoch();
+  const auto start_with = [&](const std::string& journal_text, const std::string& index_text) {
     journal.reset();
     directory.reset();
-    // As it was, but for the end.
-    std::ofstream(scratch.path() / "state/journal") << R"({"stream":")" << to_string(stream) << R"(","sequence":1})";
-    std::ofstream(path, std::ios::binary) << whole.substr(0, length);
+    std::ofstream(index) << index_text;
+    std::ofstream(path, std::ios::binary) << journal_text;
     start();
-    EXPECT_EQ(items(), R"({"value":{"a":1}})") << length;
+    EXPECT_EQ(items(), R"({"value":{"a":1}})") << journal_text.size();
     EXPECT_EQ(store->revision(), 1u);
+    EXPECT_EQ(test::contents(path).size(), good);
+  };
+  Json another_boot = Json::parse(index_before);
+  another_boot["boot"] = "another";
+  for (std::size_t length = good + 1; length < whole.size(); length += 7) {
+    start_with(whole.substr(0, length), index_before);
+    EXPECT_EQ(journal->current().stream(), stream) << "nobody was told of it";
+    EXPECT_EQ(journal->epoch(), epoch);
+    start_with(whole.substr(0, length), another_boot.dump());
     EXPECT_NE(journal->current().stream(), stream)
         << "what others have of the old one must not come again as something else";
+    EXPECT_NE(journal->epoch(), epoch);
   }
+  std::string bad_line = whole;
+  bad_line[good + 40] ^= 1;
+  start_with(bad_line, index_before);
+  EXPECT_NE(journal->current().stream(), stream) << "it may have been good, and seen";
+  EXPECT_NE(journal->epoch(), epoch);
+  const StreamId renamed = journal->current().stream();
+  restart();
+  EXPECT_EQ(journal->current().stream(), renamed);
+}
+
+TEST_F(JournalTest, AStartThatFailsForADamagedOneLeavesItForTheNext) {
+  set("a", 1);
+  const std::uint64_t good = journal->current().end().raw;
+  set("b", 2);
+  set("c", 3);
+  const auto path = journal->current().path();
+  std::string text = text_of(journal->current());
+  text[good + 40] ^= 1;
+  journal.reset();
+  directory.reset();
+  std::ofstream(path, std::ios::binary) << text;
+  const auto in_the_way = scratch.path() / "state/journal-2.jsonl";
+  std::filesystem::create_directory(in_the_way);
+  directory.emplace(*StateDirectory::open(scratch.path() / "state"));
+  store.emplace();
+  EXPECT_FALSE(Journal::open(*directory, *store));
+  EXPECT_EQ(test::contents(path), text);
+  directory.reset();
+  std::filesystem::remove(in_the_way);
+  start();
+  EXPECT_EQ(items(), R"({"value":{"a":1}})");
+  EXPECT_FALSE(std::filesystem::exists(path));
 }
 
 TEST_F(JournalTest, ADamagedOneIsSetAsideAndWhatIsBeforeTheDamageGoesOn) {
