@@ -190,6 +190,7 @@ void Consumer::watch_multicast(MonoTime now) {
 
 std::size_t Consumer::turn(MonoTime now, bool talk) {
   std::size_t work = talk ? control_->turn(now, *streams_) : 0;
+  if (talk && subscriber_socket_) subscriber_socket_->tend(now);
   work += streams_->turn(now);
   if (multicast_) watch_multicast(now);
   flush(now);

@@ -320,6 +320,7 @@ void StateWatcher::relocate() {
 
 std::size_t StateWatcher::turn(MonoTime now) {
   std::size_t work = link_->turn(now);
+  if (subscriber_) subscriber_->tend(now);
   if (multicast_) {
     RelayProcess& relay = multicast_->relay();
     relay.turn(now);

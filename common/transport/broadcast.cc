@@ -1,5 +1,6 @@
 #include "common/transport/broadcast.h"
 
+#include "common/transport/connections.h"
 #include "common/transport/zmq_socket.h"
 
 namespace fantail {
@@ -7,8 +8,9 @@ namespace fantail {
 using transport::SendResult;
 
 struct Publisher::Impl {
-  std::optional<transport::RefusedHandshakes> refused;
+  transport::RefusedHandshakes refused;
   std::uint64_t refused_keys = 0;
+  transport::Connections connections;
   zmq::socket_t socket;
   std::set<std::string, std::less<>> subscriptions;
   bool blocking = true;  // the socket's ZMQ_XPUB_NODROP
@@ -26,12 +28,10 @@ Result<std::unique_ptr<Publisher>> Publisher::open(Context& context, int queue_m
   socket->set(zmq::sockopt::xpub_nodrop, true);
   // A consumer that is gone keeps no queue and holds up nobody; what it misses it fetches when it is back.
   socket->set(zmq::sockopt::immediate, true);
+  auto refused = transport::RefusedHandshakes::watch(*socket, context);
+  if (!refused) return tl::unexpected(refused.error());
   auto impl = std::make_unique<Impl>();
-  if (context.key()) {
-    auto refused = transport::RefusedHandshakes::watch(*socket, context);
-    if (!refused) return tl::unexpected(refused.error());
-    impl->refused = std::move(*refused);
-  }
+  impl->refused = std::move(*refused);
   impl->socket = std::move(*socket);
   return std::unique_ptr<Publisher>(new Publisher(std::move(impl)));
 }
@@ -40,7 +40,7 @@ Result<std::string> Publisher::bind(const Endpoint& endpoint) {
   return transport::bind_socket(impl_->socket, endpoint);
 }
 Status Publisher::connect(const Endpoint& endpoint) {
-  return transport::connect_socket(impl_->socket, endpoint.to_string());
+  return impl_->connections.connect(impl_->socket, endpoint.to_string());
 }
 
 BroadcastPort::Outcome Publisher::send(BroadcastMessage& message, WhenFull when_full) {
@@ -64,7 +64,10 @@ bool Publisher::wanted(std::string_view topic_frame) const {
 }
 
 bool Publisher::receive_subscriptions() {
-  if (impl_->refused) impl_->refused_keys += impl_->refused->take();
+  const MonoTime now = mono_now();
+  impl_->refused_keys +=
+      impl_->refused.take([&](std::string_view address) { impl_->connections.refused(address, now); });
+  impl_->connections.tend(impl_->socket, now);
   constexpr std::size_t kMaxSubscriptions = 65'536;  // of all consumers together; more can only be an attack
   bool any_new = false;
   Frame frame;
@@ -90,6 +93,8 @@ void* Publisher::native_socket() const { return impl_->socket.handle(); }
 int Publisher::mailbox_fd() const { return impl_->socket.get(zmq::sockopt::fd); }
 
 struct Subscriber::Impl {
+  transport::RefusedHandshakes refused;
+  transport::Connections connections;
   zmq::socket_t socket;
 };
 
@@ -101,7 +106,10 @@ Result<std::unique_ptr<Subscriber>> Subscriber::open(Context& context, int queue
   auto socket = transport::open_socket(context, zmq::socket_type::sub, {.receive_queue_messages = queue_messages});
   if (!socket) return tl::unexpected(socket.error());
   for (const auto& prefix : subscriptions) socket->set(zmq::sockopt::subscribe, prefix);
+  auto refused = transport::RefusedHandshakes::watch(*socket, context);
+  if (!refused) return tl::unexpected(refused.error());
   auto impl = std::make_unique<Impl>();
+  impl->refused = std::move(*refused);
   impl->socket = std::move(*socket);
   return std::unique_ptr<Subscriber>(new Subscriber(std::move(impl)));
 }
@@ -110,7 +118,12 @@ Result<std::string> Subscriber::bind(const Endpoint& endpoint) {
   return transport::bind_socket(impl_->socket, endpoint);
 }
 Status Subscriber::connect(const Endpoint& endpoint) {
-  return transport::connect_socket(impl_->socket, endpoint.to_string());
+  return impl_->connections.connect(impl_->socket, endpoint.to_string());
+}
+
+void Subscriber::tend(MonoTime now) {
+  impl_->refused.take([&](std::string_view address) { impl_->connections.refused(address, now); });
+  impl_->connections.tend(impl_->socket, now);
 }
 
 bool Subscriber::receive(BroadcastMessage& message) {

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/base/clock.h"
 #include "common/base/result.h"
 #include "common/transport/context.h"
 #include "common/transport/endpoint.h"
@@ -62,9 +63,9 @@ class Publisher final : public BroadcastPort {
   Outcome send(BroadcastMessage& message, WhenFull when_full) override;
   bool wanted(std::string_view topic_frame) const override;
 
-  /// Takes in subscriptions that arrived; true when there was a new one.
+  /// Takes in subscriptions that arrived; true when there was a new one. Makes connections anew that libzmq gave up.
   bool receive_subscriptions();
-  /// Connections with another key than ours, or with none, until receive_subscriptions() was called last.
+  /// Connections with another key than ours, or where one side has none, until receive_subscriptions() was called last.
   std::uint64_t refused_keys() const;
 
   void* native_socket() const;
@@ -86,6 +87,9 @@ class Subscriber final : public BroadcastInlet {
 
   Result<std::string> bind(const Endpoint& endpoint);
   Status connect(const Endpoint& endpoint);
+
+  /// To be called each second or so: connections that libzmq gave up are made anew. Never waits.
+  void tend(MonoTime now);
 
   bool receive(BroadcastMessage& message) override;
   void* native_socket() const;

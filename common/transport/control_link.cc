@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "common/transport/connections.h"
 #include "common/transport/waiter.h"
 #include "common/transport/zmq_socket.h"
 
@@ -14,6 +15,7 @@ constexpr std::size_t kMaxPeers = 4096;
 constexpr Duration kGreetRetry = 20ms;
 constexpr std::uint64_t kFlushNonce = UINT64_MAX;  // of no peer
 constexpr Duration kTellSilence = 10s;
+constexpr Duration kRenewConnection = 3s;  // with nobody there: see transport::Connections
 constexpr Duration kForgetClient = 10min;  // one that only makes requests may compute between two of them
 
 transport::SocketOptions socket_options(const ControlOptions& options) {
@@ -37,12 +39,13 @@ struct ControlLink::Remote {
   bool flushing = false;  ///< a Ping of flush() is not answered yet
   std::optional<MonoTime> down_since;
   bool told_silent = false;  ///< that nobody answers, since it is down
+  MonoTime renewed{};        ///< when its connection was made anew
 
   Remote(PeerId peer, HeartbeatTiming timing, MonoTime now) : id(peer), health(timing, now) {}
 };
 
 struct ControlLink::Sockets {
-  std::optional<transport::RefusedHandshakes> refused;  ///< of the router
+  std::optional<transport::RefusedHandshakes> refused;  ///< by the router
   std::optional<zmq::socket_t> router;
 };
 
@@ -70,11 +73,9 @@ Result<std::string> ControlLink::bind(const Endpoint& endpoint) {
   socket->set(zmq::sockopt::router_handover, true);
   auto address = transport::bind_socket(*socket, endpoint);
   if (!address) return fail(address.error().code, "control link: " + address.error().context);
-  if (context_.key()) {
-    auto refused = transport::RefusedHandshakes::watch(*socket, context_);
-    if (!refused) return tl::unexpected(refused.error());
-    sockets_->refused = std::move(*refused);
-  }
+  auto refused = transport::RefusedHandshakes::watch(*socket, context_);
+  if (!refused) return tl::unexpected(refused.error());
+  sockets_->refused = std::move(*refused);
   sockets_->router = std::move(*socket);
   return address;
 }
@@ -84,8 +85,8 @@ void ControlLink::count_refused_keys(MonoTime now) {
   const std::uint64_t refused = sockets_->refused->take();
   if (refused == 0) return;
   counters_.refused_keys += refused;
-  if (const auto n = reject_log_.occurred(now)) {
-    log::warn("refused connections with another key or with none",
+  if (const auto n = refused_keys_log_.occurred(now)) {
+    log::warn("refused connections: they have another key than this program, or one side has none",
               {{"refused", counters_.refused_keys}, {"count", *n}});
   }
 }
@@ -338,6 +339,12 @@ void ControlLink::beat(MonoTime now, ControlEvents& events) {
             !std::exchange(remote->told_silent, true)) {
           log::warn("nobody answers, still trying; is the address right, and something listening there?",
                     {{"endpoint", remote->address}});
+        }
+        if (now - std::max(remote->renewed, *remote->down_since) >= kRenewConnection) {
+          remote->renewed = now;
+          if (const auto ok = transport::reconnect_socket(*remote->dealer, remote->address); !ok) {
+            log::warn("cannot connect again", {{"endpoint", remote->address}, {"error", ok.error()}});
+          }
         }
         const bool left = transmit(*remote, encoder_.hello(self_), Frame());
         remote->next_hello = left ? now + options_.timing.interval : now;

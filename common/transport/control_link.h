@@ -54,7 +54,7 @@ struct ControlCounters {
   std::uint64_t rejected = 0;          ///< not decodable: damaged, hostile or foreign
   std::uint64_t refused_versions = 0;  ///< another protocol major
   std::uint64_t strangers = 0;         ///< well-formed, but no Hello before
-  std::uint64_t refused_keys = 0;      ///< connections with another key than ours, or with none
+  std::uint64_t refused_keys = 0;      ///< connections with another key than ours, or where one side has none
 };
 
 /// Unicast links to peers: greetings (Hello/Welcome), heartbeats and routing. Accepts on at most one bound address
@@ -113,6 +113,7 @@ class ControlLink final : public ControlPort {
   wire::Encoder encoder_;
   ControlCounters counters_;
   log::Repeated reject_log_;
+  log::Repeated refused_keys_log_;
   std::uint64_t next_peer_ = 1;
   MonoTime next_beat_{};
   bool greet_now_ = false;

@@ -25,7 +25,8 @@ Result<zmq::socket_t> open_socket(Context& context, zmq::socket_type type, const
     socket.set(zmq::sockopt::sndhwm, options.send_queue_messages);
     socket.set(zmq::sockopt::rcvhwm, options.receive_queue_messages);
     socket.set(zmq::sockopt::maxmsgsize, options.max_message_bytes);
-    socket.set(zmq::sockopt::reconnect_ivl, 20);
+    // With a key slower: libzmq takes the refusal of a key for an accident and comes back this soon, for ever.
+    socket.set(zmq::sockopt::reconnect_ivl, context.key() ? 250 : 20);
     socket.set(zmq::sockopt::reconnect_ivl_max, 500);
     // A host that is gone: the kernel notices within some 4 s, whether something is on its way there or not. ZMTP
     // heartbeats would do it too, but libzmq 4.3.4 aborts in them (stream_engine_base.cpp, !_io_error) when our own
@@ -141,12 +142,14 @@ Result<RefusedHandshakes> RefusedHandshakes::watch(zmq::socket_t& socket, Contex
   return out;
 }
 
-std::uint64_t RefusedHandshakes::take() {
+std::uint64_t RefusedHandshakes::take(const Each& each) {
   std::uint64_t refused = 0;
   Frame frame;
   bool more = false;
   while (receive_part(events_, frame, more)) {  // two parts: the event, and the address that it happened at
-    if (!more) ++refused;
+    if (more) continue;
+    ++refused;
+    if (each) each(frame.text());
   }
   return refused;
 }

@@ -1,7 +1,9 @@
 #pragma once
 
 // Internal to common/transport: the one header that shows libzmq to our classes.
+#include <functional>
 #include <string>
+#include <string_view>
 #include <zmq.hpp>
 
 #include "common/base/result.h"
@@ -26,13 +28,15 @@ Result<zmq::socket_t> open_socket(Context& context, zmq::socket_type type, const
 Result<std::string> bind_socket(zmq::socket_t& socket, const Endpoint& endpoint);
 Status connect_socket(zmq::socket_t& socket, const std::string& address);
 
-/// Those who were turned away at a bound socket that has a key: with another key or with none. libzmq tells of them on
-/// a socket of its own, which must be destroyed after the one that is watched.
+/// Connections of a socket whose greeting failed: the other side has another key, or one of both has none. libzmq tells
+/// of them on a socket of its own, which must be destroyed after the one that is watched.
 class RefusedHandshakes {
  public:
   static Result<RefusedHandshakes> watch(zmq::socket_t& socket, Context& context);
-  /// How many since the last call. Never waits.
-  std::uint64_t take();
+  using Each = std::function<void(std::string_view address)>;
+  /// How many since the last call, and where each was: our own address where we bind, theirs where we connect. Never
+  /// waits.
+  std::uint64_t take(const Each& each = {});
 
  private:
   zmq::socket_t events_;

@@ -70,6 +70,33 @@ def test_z27_a_key_for_a_server_without_one(states: StateLab, key: Path) -> None
     assert "--key-file" in done.err
 
 
+@pytest.mark.parametrize("kind", ("tcp", "ipc"))
+def test_z27_who_was_there_while_the_server_ran_without_its_key_goes_on_when_it_has_it_again(
+    states: StateLab, key: Path, kind: str
+) -> None:
+    """libzmq gives up a connection for good when one side has a key and the other none."""
+    server = states.server(kind=kind, start=False)
+    server.start("--key-file", key)
+    watcher = states.watch("k", "--from", "beginning", "--key-file", key)
+    assert states.run("set", "--key-file", key, "k", "1").code == OK
+    states.wait_events(watcher, 1)
+    server.kill9()
+    server.start()
+    states.lab.wait_until(lambda: states.done("info")["refused_keys"] > 1, "the watcher was refused, on both its sockets")
+    states.set("k", 2)
+    server.kill9()
+    server.start("--key-file", key)
+    with_key = ("--key-file", key)
+    assert states.run("set", *with_key, "k", "3").code == OK
+    assert [event["after"] for event in states.wait_events(watcher, 3)] == [1, 2, 3]
+
+    def broadcast() -> bool:
+        assert states.run("incr", *with_key, "k").code == OK
+        return bool(json.loads(states.run("info", *with_key).out)["broadcasts"] > 0)
+
+    states.lab.wait_until(broadcast, "it listens to what is published again")
+
+
 def nobody(socket: zmq.Socket, key: Path) -> None:
     """No keys at all."""
 
