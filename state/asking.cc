@@ -3,8 +3,8 @@
 #include <cstdio>
 #include <iostream>
 
+#include "common/json/json.h"
 #include "common/transport/endpoint.h"
-#include "state/json.h"
 
 namespace fantail::state {
 

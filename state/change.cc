@@ -5,7 +5,7 @@
 #include <cstdio>
 
 #include "common/base/digest.h"
-#include "state/json.h"
+#include "common/json/json.h"
 
 namespace fantail::state {
 namespace {

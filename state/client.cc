@@ -4,8 +4,8 @@
 
 #include "common/base/program.h"
 #include "common/base/version.h"
+#include "common/json/json.h"
 #include "common/transport/endpoint.h"
-#include "state/json.h"
 #include "state/server_config.h"
 
 namespace fantail::state {
@@ -28,21 +28,6 @@ std::string server_address(const std::string& given) {
   return from_environment != nullptr && *from_environment != '\0' ? from_environment : kDefaultServer;
 }
 
-std::string key_file_of(const std::string& given) {
-  if (!given.empty()) return given;
-  const char* from_environment = std::getenv("FANTAIL_KEY_FILE");
-  return from_environment == nullptr ? "" : from_environment;
-}
-
-Status protect(Context& context, const std::string& key_file) {
-  const std::string file = key_file_of(key_file);
-  if (file.empty()) return {};
-  auto key = CurveKey::load(file);
-  if (!key) return tl::unexpected(key.error());
-  context.protect(std::move(*key));
-  return {};
-}
-
 std::string unreachable_hint(const Context& context) {
   return context.key() ? "; is 'fantail-state serve' running there, with the same --key-file?"
                        : "; is 'fantail-state serve' running there? If it has a --key-file, name it here too";
@@ -61,7 +46,7 @@ Result<std::unique_ptr<StateClient>> StateClient::open(ClientConfig config) {
   }
   std::unique_ptr<StateClient> client(new StateClient(std::move(config)));
   if (auto ok = client->use_namespace(client->config_.name_space); !ok) return tl::unexpected(ok.error());
-  if (auto ok = protect(client->context_, client->config_.key_file); !ok) return tl::unexpected(ok.error());
+  if (auto ok = client->context_.protect_by(client->config_.key_file); !ok) return tl::unexpected(ok.error());
   wire::Peer self;
   self.role = wire::Role::kClient;
   self.software = std::string("fantail ") + kVersion;

@@ -96,10 +96,6 @@ class StateClient {
 
 /// $FANTAIL_STATE, or the default address.
 std::string server_address(const std::string& given);
-/// $FANTAIL_KEY_FILE where none is given; empty: no key.
-std::string key_file_of(const std::string& given);
-/// Loads the key, if there is to be one, for every socket of the context.
-Status protect(Context& context, const std::string& key_file);
 /// What may be wrong where nobody answers.
 std::string unreachable_hint(const Context& context);
 

@@ -8,8 +8,8 @@
 #include <optional>
 
 #include "common/base/program.h"
+#include "common/json/json.h"
 #include "state/asking.h"
-#include "state/json.h"
 #include "state/server.h"
 
 namespace fantail::state {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "state/json.h"
+#include "common/json/json.h"
 
 namespace fantail::state {
 namespace {
@@ -28,6 +28,19 @@ constexpr std::array<Named, 12> kNames = {{{"equal", Condition::kEqual},
 /// Only what has an order: JSON does not say how a number compares with a string.
 bool comparable(const Json& a, const Json& b) {
   return (a.is_number() && b.is_number()) || (a.is_string() && b.is_string());
+}
+
+/// What counts as true in Python.
+bool is_truthy(const Json& value) {
+  switch (value.type()) {
+    case Json::value_t::null: return false;
+    case Json::value_t::boolean: return value.get<bool>();
+    case Json::value_t::number_integer: return value.get<std::int64_t>() != 0;
+    case Json::value_t::number_unsigned: return value.get<std::uint64_t>() != 0;
+    case Json::value_t::number_float: return value.get<double>() != 0;
+    case Json::value_t::string: return !value.get_ref<const std::string&>().empty();
+    default: return !value.empty();
+  }
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ enum class Condition {
   kLessEqual,
   kGreater,
   kGreaterEqual,
-  kTruthy,     ///< present, and true in the sense of is_truthy()
+  kTruthy,     ///< present, and true as in Python: not null, false, 0, "", [] or {}
   kFalsy,      ///< absent, or not truthy
   kNull,       ///< present and null
   kNotNull,    ///< present and not null

@@ -10,8 +10,8 @@
 
 #include "common/base/digest.h"
 #include "common/base/log.h"
+#include "common/json/json.h"
 #include "common/storage/small_file.h"
-#include "state/json.h"
 
 namespace fantail::state {
 namespace {

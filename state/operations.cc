@@ -4,8 +4,8 @@
 #include <array>
 #include <cmath>
 
+#include "common/json/json.h"
 #include "state/condition.h"
-#include "state/json.h"
 
 namespace fantail::state {
 namespace {

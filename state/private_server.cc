@@ -4,8 +4,8 @@
 #include <stdexcept>
 
 #include "common/base/signals.h"
+#include "common/json/json.h"
 #include "state/client.h"
-#include "state/json.h"
 #include "state/server.h"
 
 namespace fantail::state {

@@ -1,6 +1,5 @@
 #include "state/process_group.h"
 
-#include <cxxabi.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -14,35 +13,16 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
-#include <exception>
 #include <system_error>
-#include <typeinfo>
 
-#include "state/json.h"
+#include "common/base/thrown.h"
+#include "common/json/json.h"
 #include "state/process_tree.h"
 
 namespace fantail::state {
 namespace {
 
 constexpr std::size_t kMostResult = 64 * 1024 * 1024;
-
-std::string type_name(const std::type_info& type) {
-  int status = 0;
-  const std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(type.name(), nullptr, nullptr, &status),
-                                                    std::free);
-  return name ? name.get() : type.name();
-}
-
-void add_to_trace(const std::exception& e, std::string& trace) {
-  trace += (trace.empty() ? "" : "\n") + type_name(typeid(e)) + ": " + e.what();
-  try {
-    std::rethrow_if_nested(e);
-  } catch (const std::exception& nested) {
-    add_to_trace(nested, trace);
-  } catch (...) {
-    trace += "\nsomething that is no std::exception";
-  }
-}
 
 void write_all(int fd, std::string_view bytes) {
   while (!bytes.empty()) {
@@ -79,13 +59,9 @@ void unblock_signals() {
     told["result"] = task.function(task.argument);
   } catch (const ProcessExit& e) {
     code = e.code;
-  } catch (const std::exception& e) {
-    std::string trace;
-    add_to_trace(e, trace);
-    told["exception"] = {{"type", type_name(typeid(e))}, {"message", e.what()}, {"trace", trace}};
-    code = 1;
   } catch (...) {
-    told["exception"] = {{"type", "unknown"}, {"message", "something that is no std::exception"}, {"trace", ""}};
+    const Thrown thrown = current_thrown();
+    told["exception"] = {{"type", thrown.type}, {"message", thrown.message}, {"trace", thrown.trace}};
     code = 1;
   }
   write_all(result, told.dump(-1, ' ', false, Json::error_handler_t::replace));

@@ -5,8 +5,8 @@
 #include <cstdio>
 
 #include "common/base/signals.h"
+#include "common/json/json.h"
 #include "state/commands.h"
-#include "state/json.h"
 #include "state/private_server.h"
 
 namespace fantail::state {

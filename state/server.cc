@@ -6,9 +6,9 @@
 
 #include "common/base/program.h"
 #include "common/base/version.h"
+#include "common/json/json.h"
 #include "common/storage/small_file.h"
 #include "state/client.h"
-#include "state/json.h"
 
 namespace fantail::state {
 namespace {
@@ -38,7 +38,7 @@ StateServer::~StateServer() = default;
 Result<std::unique_ptr<StateServer>> StateServer::open(const ServerConfig& config) {
   raise_descriptor_limit();
   std::unique_ptr<StateServer> server(new StateServer(config));
-  if (auto ok = protect(server->context_, config.key_file); !ok) return tl::unexpected(ok.error());
+  if (auto ok = server->context_.protect_by(config.key_file); !ok) return tl::unexpected(ok.error());
   if (auto ok = server->open_state(); !ok) return tl::unexpected(ok.error());
   if (auto ok = server->connect(); !ok) return tl::unexpected(ok.error());
   return server;
@@ -100,8 +100,8 @@ Status StateServer::connect() {
   streams_ = std::make_unique<StreamPublisher>(publishing, port, *control_, pool_, ledger_, *this);
   rpc_ = std::make_unique<rpc::RpcServer>(
       *control_,
-      [this](const rpc::Caller& caller, std::string_view method, std::string_view arguments) {
-        on_request(caller, method, arguments);
+      [this](const rpc::Caller& caller, const wire::Request& request, std::string_view arguments) {
+        on_request(caller, request.method, arguments);
       },
       2 * config_.max_value + 16 * 1024 * 1024);
   rpc_->on_gone([this](const rpc::Caller& caller) { snapshots_->forget(caller); });

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "state/json.h"
+#include "common/json/json.h"
 
 namespace fantail::state {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "state/json.h"
+#include "common/json/json.h"
 
 namespace fantail::state {
 

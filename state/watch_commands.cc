@@ -7,8 +7,8 @@
 #include <iostream>
 
 #include "common/base/program.h"
+#include "common/json/json.h"
 #include "state/commands.h"
-#include "state/json.h"
 #include "state/watcher.h"
 
 namespace fantail::state {

@@ -5,9 +5,9 @@
 #include "common/base/digest.h"
 #include "common/base/program.h"
 #include "common/base/version.h"
+#include "common/json/json.h"
 #include "common/transport/endpoint.h"
 #include "common/transport/multicast_options.h"
-#include "state/json.h"
 #include "state/server_config.h"
 
 namespace fantail::state {
@@ -43,7 +43,7 @@ rpc::CallResult<std::unique_ptr<StateWatcher>> StateWatcher::open(WatcherConfig 
     return failed("bad_request", endpoint.error().context);
   }
   std::unique_ptr<StateWatcher> watcher(new StateWatcher(std::move(config)));
-  if (const auto ok = protect(watcher->context_, watcher->config_.key_file); !ok) {
+  if (const auto ok = watcher->context_.protect_by(watcher->config_.key_file); !ok) {
     return failed("bad_request", ok.error().context);
   }
   if (auto ok = watcher->connect(); !ok) return tl::unexpected(ok.error());

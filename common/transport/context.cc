@@ -13,6 +13,15 @@ struct Context::Impl {
   zmq::context_t context{1};
 };
 
+Status Context::protect_by(const std::string& key_file) {
+  const std::string file = key_file_of(key_file);
+  if (file.empty()) return {};
+  auto key = CurveKey::load(file);
+  if (!key) return tl::unexpected(key.error());
+  protect(std::move(*key));
+  return {};
+}
+
 Context::Context() : impl_(std::make_unique<Impl>()) {}
 Context::~Context() = default;
 void* Context::native() const { return &impl_->context; }

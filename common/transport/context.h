@@ -18,6 +18,8 @@ class Context {
   /// From now on every socket made in it speaks CURVE with this key, and only with those who have it. Before the first
   /// socket.
   void protect(CurveKey key) { key_ = std::move(key); }
+  /// With the key of key_file_of(`key_file`), if there is one.
+  Status protect_by(const std::string& key_file);
   const std::optional<CurveKey>& key() const { return key_; }
 
   void* native() const;  ///< the zmq::context_t, for common/transport

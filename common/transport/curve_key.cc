@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 
 #include "common/base/unique_fd.h"
 
@@ -57,6 +58,12 @@ Result<CurveKey> CurveKey::load(const std::filesystem::path& file) {
     return refused(file, "is no key, which is 40 characters of Z85; 'fantail-state keygen FILE' makes one");
   }
   return CurveKey(std::move(secret), public_half.data());
+}
+
+std::string key_file_of(const std::string& given) {
+  if (!given.empty()) return given;
+  const char* from_environment = std::getenv("FANTAIL_KEY_FILE");
+  return from_environment == nullptr ? "" : from_environment;
 }
 
 }  // namespace fantail

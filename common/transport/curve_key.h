@@ -28,4 +28,7 @@ class CurveKey {
   std::string public_;
 };
 
+/// The file that was given, else that of $FANTAIL_KEY_FILE, else "": no key.
+std::string key_file_of(const std::string& given);
+
 }  // namespace fantail

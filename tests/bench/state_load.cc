@@ -30,7 +30,7 @@
 #include "common/base/unique_fd.h"
 #include "common/transport/endpoint.h"
 #include "state/client.h"
-#include "state/json.h"
+#include "common/json/json.h"
 #include "state/watcher.h"
 #include "tests/bench/zmtp_client.h"
 

@@ -5,7 +5,7 @@
 #include <fstream>
 
 #include "common/base/log.h"
-#include "state/json.h"
+#include "common/json/json.h"
 #include "tests/support/scratch_directory.h"
 #include "tests/support/seeded.h"
 

@@ -8,7 +8,7 @@
 #include <fstream>
 #include <stdexcept>
 
-#include "state/json.h"
+#include "common/json/json.h"
 #include "state/process_tree.h"
 #include "tests/support/scratch_directory.h"
 

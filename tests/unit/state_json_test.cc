@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "state/json.h"
+#include "common/json/json.h"
 #include "tests/support/seeded.h"
 
 namespace fantail::state {

@@ -1,7 +1,7 @@
 // The C++ library of fantail-state against a real server, which runs in a process of its own.
 #include <gmock/gmock.h>
 
-#include "state/json.h"
+#include "common/json/json.h"
 #include "state/private_server.h"
 #include "state/watcher.h"
 

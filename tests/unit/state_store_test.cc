@@ -2,7 +2,7 @@
 
 #include <map>
 
-#include "state/json.h"
+#include "common/json/json.h"
 #include "state/store.h"
 #include "tests/support/seeded.h"
 

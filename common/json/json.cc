@@ -1,4 +1,4 @@
-#include "state/json.h"
+#include "common/json/json.h"
 
 #include <simdjson.h>
 
@@ -6,7 +6,7 @@
 
 #include "common/base/options.h"
 
-namespace fantail::state {
+namespace fantail {
 
 // The parser itself has no limit.
 bool deeper_than(std::string_view text, std::size_t limit) {
@@ -117,16 +117,4 @@ std::string json_string(std::string_view text) {
   return out;
 }
 
-bool is_truthy(const Json& value) {
-  switch (value.type()) {
-    case Json::value_t::null: return false;
-    case Json::value_t::boolean: return value.get<bool>();
-    case Json::value_t::number_integer: return value.get<std::int64_t>() != 0;
-    case Json::value_t::number_unsigned: return value.get<std::uint64_t>() != 0;
-    case Json::value_t::number_float: return value.get<double>() != 0;
-    case Json::value_t::string: return !value.get_ref<const std::string&>().empty();
-    default: return !value.empty();
-  }
-}
-
-}  // namespace fantail::state
+}  // namespace fantail

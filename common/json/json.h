@@ -7,8 +7,8 @@
 
 #include "common/base/result.h"
 
-/// JSON values as state keeps them. Heavy to compile: include it in .cc files, and nlohmann/json_fwd.hpp in headers.
-namespace fantail::state {
+/// JSON values. Heavy to compile: include it in .cc files, and nlohmann/json_fwd.hpp in headers.
+namespace fantail {
 
 using Json = nlohmann::json;
 
@@ -26,7 +26,4 @@ std::string to_text(const Json& value);
 /// The text of a JSON string.
 std::string json_string(std::string_view text);
 
-/// What counts as true in Python: not null, false, 0, "", [] or {}.
-bool is_truthy(const Json& value);
-
-}  // namespace fantail::state
+}  // namespace fantail
