@@ -52,6 +52,7 @@ class CallTable {
     std::optional<MonoTime> deadline{};
     bool sent = false;
     std::uint32_t next_sequence = 0;
+    std::string type{};  ///< of the workers that may do it, where the peer hands it on
   };
 
   /// Takes a call; returns its number.
@@ -60,6 +61,8 @@ class CallTable {
   std::optional<std::uint64_t> next_unsent() const;
   const Call& call(std::uint64_t number) const { return calls_.at(number); }
   void sent(std::uint64_t number) { calls_.at(number).sent = true; }
+  /// Ends a call without a word; its answer will be a late one.
+  void forget(std::uint64_t number) { calls_.erase(number); }
 
   void on_reply(const wire::Reply& reply, std::string_view result);
   void on_failure(const wire::Failure& failure);

@@ -27,10 +27,12 @@ Result<std::unique_ptr<RpcClient>> RpcClient::connect(Context& context, const st
 void RpcClient::start(CallTable::Call call) { calls_.add(std::move(call), mono_now()); }
 
 CallResult<std::string> RpcClient::call(std::string_view method, std::string_view arguments, CallOptions options,
-                                        CallTable::OnPartial on_partial) {
+                                        CallTable::OnPartial on_partial, std::string type) {
   std::optional<CallResult<std::string>> result;
-  start({std::string(method), std::string(arguments), options, std::move(on_partial),
-         [&](CallResult<std::string> r) { result = std::move(r); }});
+  CallTable::Call call{std::string(method), std::string(arguments), options, std::move(on_partial),
+                       [&](CallResult<std::string> r) { result = std::move(r); }};
+  call.type = std::move(type);
+  start(std::move(call));
   for (;;) {
     const MonoTime now = mono_now();
     const std::size_t work = turn(now);
@@ -49,7 +51,7 @@ bool RpcClient::send_waiting() {
     if (!number) break;
     const CallTable::Call& call = calls_.call(*number);
     const auto timeout = std::clamp<std::int64_t>(to_milliseconds(call.options.timeout), 0, UINT32_MAX);
-    const wire::Request request{*number, call.method, static_cast<std::uint32_t>(timeout)};
+    const wire::Request request{*number, call.method, static_cast<std::uint32_t>(timeout), call.type};
     const auto header = encoder_.request(request, as_bytes(call.arguments));
     if (!link_->send(*up_, header, Frame::copy_of(call.arguments))) break;  // its queue is full: later
     calls_.sent(*number);

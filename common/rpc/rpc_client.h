@@ -24,7 +24,7 @@ class RpcClient final : private ControlEvents {
 
   /// Calls and waits for the final answer; partial ones go to `on_partial` as they come.
   CallResult<std::string> call(std::string_view method, std::string_view arguments, CallOptions options = {},
-                               CallTable::OnPartial on_partial = {});
+                               CallTable::OnPartial on_partial = {}, std::string type = {});
   /// Calls without waiting; `on_done` is called from turn() exactly once, unless the client is destroyed before.
   void start(CallTable::Call call);
 

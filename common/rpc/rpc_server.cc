@@ -20,7 +20,7 @@ bool RpcServer::send_reply(PeerId peer, const wire::Reply& reply, Frame result) 
 
 bool RpcServer::transmit(PeerId peer, const Answer& answer) {
   if (answer.failure) return control_.send(peer, encoder_.failure(*answer.failure));
-  return send_reply(peer, {answer.request, answer.sequence, false}, Frame::copy_of(answer.result));
+  return send_reply(peer, {answer.request, answer.sequence, answer.partial}, Frame::copy_of(answer.result));
 }
 
 void RpcServer::answer(const Caller& caller, std::string_view result, std::optional<wire::Failure> failure) {
@@ -41,7 +41,7 @@ void RpcServer::answer(const Caller& caller, std::string_view result, std::optio
     return;
   }
   peer->second.waiting_bytes += result.size();
-  peer->second.waiting.push_back({caller.request, sequence, std::move(failure), std::string(result)});
+  peer->second.waiting.push_back({caller.request, sequence, false, std::move(failure), std::string(result)});
   blocked_.insert(caller.peer);
 }
 
@@ -64,6 +64,19 @@ bool RpcServer::partial(const Caller& caller, Frame result) {
   if (!peer->second.waiting.empty()) return false;
   if (!send_reply(caller.peer, {caller.request, open->second, true}, std::move(result))) return false;
   ++open->second;
+  return true;
+}
+
+bool RpcServer::pass_on(const Caller& caller, std::string_view part) {
+  if (partial(caller, Frame::copy_of(part))) return true;
+  Peer& peer = peers_.at(caller.peer);
+  if (peer.waiting_bytes + part.size() > waiting_bytes_) {
+    fail(caller, "too_slow", "the caller does not take its partial answers fast enough");
+    return false;
+  }
+  peer.waiting_bytes += part.size();
+  peer.waiting.push_back({caller.request, peer.open.at(caller.request)++, true, std::nullopt, std::string(part)});
+  blocked_.insert(caller.peer);
   return true;
 }
 
@@ -102,7 +115,7 @@ bool RpcServer::on_control(PeerId peer, wire::Kind kind, std::span<const std::by
       fail(caller, "too_many_requests", std::to_string(kMaxOpenRequests) + " requests are open; wait for answers");
       return true;
     }
-    handler_(caller, request->method, payload.text());
+    handler_(caller, *request, payload.text());
     return true;
   }
   if (kind == wire::Kind::kCancel) {

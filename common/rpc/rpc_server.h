@@ -34,7 +34,7 @@ struct RpcServerCounters {
 class RpcServer {
  public:
   /// `arguments` borrows until return. May answer before it returns.
-  using Handler = std::function<void(const Caller& caller, std::string_view method, std::string_view arguments)>;
+  using Handler = std::function<void(const Caller& caller, const wire::Request& request, std::string_view arguments)>;
   /// The caller waits no longer: it cancelled, or went away.
   using OnGone = std::function<void(const Caller& caller)>;
 
@@ -49,6 +49,9 @@ class RpcServer {
   /// One of several answers; a final one must follow. False: nothing was sent, this peer's queue is full; more room is
   /// told by has_room().
   bool partial(const Caller& caller, Frame result);
+  /// The same for one that cannot be told to wait: kept until there is room, like final answers. False: there is no
+  /// room to keep it either; the request has been failed.
+  bool pass_on(const Caller& caller, std::string_view part);
   /// Whether partial() would take something.
   bool has_room(const Caller& caller) const;
   /// An unasked message. False: its queue is full, nothing was sent and no number used.
@@ -67,6 +70,7 @@ class RpcServer {
   struct Answer {
     std::uint64_t request;
     std::uint32_t sequence;
+    bool partial;
     std::optional<wire::Failure> failure;
     std::string result;
   };

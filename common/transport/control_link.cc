@@ -38,6 +38,7 @@ struct ControlLink::Remote {
   MonoTime next_hello{};
   bool flushing = false;  ///< a Ping of flush() is not answered yet
   std::optional<MonoTime> down_since;
+  bool unreachable = false;  ///< an accepted one whose connection has gone
   bool told_silent = false;  ///< that nobody answers, since it is down
   MonoTime renewed{};        ///< when its connection was made anew
 
@@ -122,7 +123,12 @@ bool ControlLink::transmit(Remote& remote, std::span<const std::byte> header, Fr
   if (socket == nullptr) {
     socket = &*sockets_->router;
     Frame routing = Frame::copy_of(remote.routing_id);
-    if (transport::send_part(*socket, routing, true) != transport::SendResult::kSent) return false;
+    const auto result = transport::send_part(*socket, routing, true);
+    if (result == transport::SendResult::kUnreachable) {
+      remote.unreachable = true;
+      next_beat_ = {};
+    }
+    if (result != transport::SendResult::kSent) return false;
   }
   Frame head = Frame::copy_of(header);
   if (transport::send_part(*socket, head, true) != transport::SendResult::kSent) return false;
@@ -350,6 +356,11 @@ void ControlLink::beat(MonoTime now, ControlEvents& events) {
         remote->next_hello = left ? now + options_.timing.interval : now;
         if (!left) next_beat_ = std::min<MonoTime>(next_beat_, now + kGreetRetry);
       }
+      continue;
+    }
+    if (remote->unreachable) {
+      go_down(*remote, "its connection is gone", events);
+      gone.push_back(id);
       continue;
     }
     if (remote->only_asks) {

@@ -244,8 +244,9 @@ Bytes Encoder::error(const Error& m) {
 Bytes Encoder::request(const Request& m, Bytes payload) {
   auto& b = impl_->fresh();
   const auto method = b.CreateString(m.method);
-  return impl_->finish(Kind::kRequest, fb::CreateRequest(b, m.request, method, m.timeout_ms, size_of(payload)), {},
-                       payload);
+  const auto type = m.type.empty() ? flatbuffers::Offset<flatbuffers::String>() : b.CreateString(m.type);
+  return impl_->finish(Kind::kRequest, fb::CreateRequest(b, m.request, method, m.timeout_ms, size_of(payload), type),
+                       {}, payload);
 }
 
 Bytes Encoder::reply(const Reply& m, Bytes payload) {
@@ -467,7 +468,9 @@ Result<Request> decode_request(Bytes body, Bytes payload) {
   if (!t) return tl::unexpected(t.error());
   if (name_too_long((*t)->method()) || view((*t)->method()).empty()) return corrupt("Request: no usable method");
   if ((*t)->size() != payload.size()) return corrupt("Request: payload of another size");
-  return Request{(*t)->request(), std::string(view((*t)->method())), (*t)->timeout_ms()};
+  if (name_too_long((*t)->type())) return corrupt("Request: type too long");
+  return Request{(*t)->request(), std::string(view((*t)->method())), (*t)->timeout_ms(),
+                 std::string(view((*t)->type()))};
 }
 
 std::optional<std::uint64_t> request_number(Bytes body) {

@@ -82,6 +82,7 @@ enum class Role : std::uint8_t {
   kProducer = 0,  ///< owns streams
   kConsumer = 1,  ///< wants to be told of streams
   kClient = 2,    ///< only makes requests
+  kWorker = 3,    ///< answers requests
 };
 
 /// Who speaks: the content of Hello and of Welcome.
@@ -191,6 +192,7 @@ struct Request {
   std::uint64_t request = 0;     ///< chosen by the caller, not used again on this link
   std::string method;            ///< 1 to kMaxNameBytes bytes
   std::uint32_t timeout_ms = 0;  ///< how long the caller waits; 0: for ever
+  std::string type{};            ///< of the workers that may do it; at most kMaxNameBytes
   bool operator==(const Request&) const = default;
 };
 

@@ -39,7 +39,7 @@ void check(const Beacon& m) {
 }
 void check(const Peer& m) {
   PROMISE(bool(m.instance));
-  PROMISE(m.role <= Role::kClient);
+  PROMISE(m.role <= Role::kWorker);
   PROMISE(is_name(m.software) && is_name(m.name) && is_name(m.durable_name));
   PROMISE(m.topics.size() <= kMaxListEntries);
   for (const auto& topic : m.topics) PROMISE(topic.size() <= kMaxTopicBytes);
@@ -66,7 +66,7 @@ void check(const FetchEnd&) {}
 void check(const Ping&) {}
 void check(const Bye&) {}
 void check(const wire::Error&) {}
-void check(const Request& m) { PROMISE(!m.method.empty() && is_name(m.method)); }
+void check(const Request& m) { PROMISE(!m.method.empty() && is_name(m.method) && is_name(m.type)); }
 void check(const Reply&) {}
 void check(const Failure& m) { PROMISE(is_name(m.type)); }
 void check(const wire::Event& m) { PROMISE(is_name(m.channel)); }

@@ -121,6 +121,8 @@ std::vector<WireSample> wire_samples() {
   const auto json = copy(as_bytes(std::string_view(R"({"key":"k","value":[1,null]})")));
   const wire::Request request{7, "set", 5000};
   out.push_back(make("Request", Kind::kRequest, request, e.request(request, json), wire::decode_request, {}, json));
+  const wire::Request typed{8, "resize", 0, "images"};
+  out.push_back(make("TypedRequest", Kind::kRequest, typed, e.request(typed, json), wire::decode_request, {}, json));
   const wire::Reply reply{7, 3, true};
   out.push_back(make("Reply", Kind::kReply, reply, e.reply(reply, json), wire::decode_reply, {}, json));
   const wire::Failure failure{7, "key_absent", "key 'k' is absent", "store.cc:17"};

@@ -60,9 +60,9 @@ class RpcServerTest : public testing::Test {
   std::vector<std::string> asked;
   std::vector<Caller> gone;
   RpcServer server{port,
-                   [this](const Caller& caller, std::string_view method, std::string_view arguments) {
+                   [this](const Caller& caller, const wire::Request& request, std::string_view arguments) {
                      callers.push_back(caller);
-                     asked.push_back(std::string(method) + "(" + std::string(arguments) + ")");
+                     asked.push_back(request.method + "(" + std::string(arguments) + ")");
                    },
                    100};
 };

@@ -253,7 +253,7 @@ TEST_F(WireLimitsTest, PeerTakesAShareThatExists) {
 
 TEST_F(WireLimitsTest, RoleThatWeDoNotKnowIsUnsupported) {
   Peer m = good_peer();
-  m.role = static_cast<Role>(3);
+  m.role = static_cast<Role>(4);
   expect_refused(peer(m), ErrorCode::kUnsupported, "unknown role");
 }
 
