@@ -204,6 +204,9 @@ class Folders:
 class Agent:
     """One program with its flags; started, disturbed and started again under the same name and state directory."""
 
+    may_end = False
+    """It may end by itself."""
+
     def __init__(
         self, name: str, command: Sequence[str], flags: Sequence[Argument], folders: Folders, environment: dict[str, str]
     ) -> None:
@@ -242,7 +245,7 @@ class Agent:
             self._process = subprocess.Popen(
                 [*self._command, *flags], stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=self._environment
             )
-        self._must_live = not {"--once", "--idle-exit"} & set(flags)
+        self._must_live = not self.may_end and not {"--once", "--idle-exit"} & set(flags)
 
     @property
     def pid(self) -> int:
@@ -286,10 +289,14 @@ class Agent:
 
     def terminate(self, deadline: float = DEADLINE) -> int:
         """Asks it to end (SIGTERM); its exit code."""
+        self.ask_to_end()
+        return self.wait_exit(deadline)
+
+    def ask_to_end(self) -> None:
+        """SIGTERM, and does not wait."""
         self._must_live = False
         self._children.remember(self.children())
         self._running.terminate()
-        return self.wait_exit(deadline)
 
     def wait_exit(self, deadline: float = DEADLINE) -> int:
         self._must_live = False
@@ -512,11 +519,12 @@ class Lab:
             consumer.flags += ["--output", output]
         return self._add(consumer, start)
 
-    def bare(self, program: str, *arguments: Argument) -> Agent:
+    def bare(self, program: str, *arguments: Argument, name: str = "") -> Agent:
         """A program with these arguments and no others, not started yet. Its state directory comes from the environment."""
-        folders, environment = self._for(program)
-        environment["STATE_DIRECTORY"] = str(self.state_of(program))
-        return self._add(Agent(program, self._command(LOOPBACK, program), arguments, folders, environment), start=False)
+        name = name or program
+        folders, environment = self._for(name)
+        environment["STATE_DIRECTORY"] = str(self.state_of(name))
+        return self._add(Agent(name, self._command(LOOPBACK, program), arguments, folders, environment), start=False)
 
     def pair(self, *producer_flags: Argument, mirror: bool = True, merged: bool = False) -> tuple[Agent, Consumer]:
         """The usual case: one producer and one consumer on this host over tcp."""

@@ -333,13 +333,6 @@ class Server(Agent):
 class Background(Agent):
     """Any other command of fantail-state, or a program beside it, that a test does not wait for."""
 
-    may_end = False
-
-    def start(self, *more_flags: Argument) -> None:
-        super().start(*more_flags)
-        if self.may_end:
-            self._must_live = False
-
 
 class Watcher(Background):
     """fantail-state watch or wait."""

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <string>
+
+#include "common/base/result.h"
+#include "common/rpc/rpc_worker.h"
+#include "pipeline/command_keeper.h"
+
+namespace fantail::pipeline {
+
+/// "NAME=CMD", as --method takes it.
+struct CommandMethod {
+  std::string name;
+  std::string command;
+  static Result<CommandMethod> parse(const std::string& text);
+};
+
+/// A method that runs a command with `sh -c`: the arguments of the request on its standard input, each line of its
+/// standard output but the last a partial answer, the last one the answer; all of them JSON. No output is null. Fails
+/// with "exit" when the command ends with another code than 0 or by a signal, "not_json", "too_large", "timeout" at the
+/// caller's deadline. `keeper` must outlive it.
+rpc::RpcWorker::Method command_method(std::string command, const CommandKeeper& keeper);
+
+}  // namespace fantail::pipeline

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/options.h"
+#include "common/base/result.h"
+#include "common/rpc/call_table.h"
+#include "common/wire/messages.h"
+
+namespace fantail::pipeline {
+
+inline constexpr std::size_t kMaxMessageBytes = 64 * 1024 * 1024;  ///< of arguments or a result
+inline constexpr const char* kDefaultEndpoint = "tcp://127.0.0.1:5570";
+
+/// Exit codes of the commands that ask somebody; the same as those of fantail-state.
+enum CommandExit : int {
+  kOk = 0,
+  kFailed = 1,       ///< the other side says so
+  kUsage = 2,        ///< flags, arguments, or a value that is no JSON
+  kTimeout = 3,      ///< no answer in time
+  kUnreachable = 4,  ///< nobody answers there, or no worker is there
+};
+
+struct Command {
+  std::string_view name;
+  std::string_view usage;  ///< behind "fantail-pipeline NAME"
+  std::string_view summary;
+  int (*run)(int argc, const char* const* argv, const Command& command);
+};
+/// All of them, in the order of --help.
+const std::vector<Command>& commands();
+
+int call(int argc, const char* const* argv, const Command& command);
+int service(int argc, const char* const* argv, const Command& command);
+int worker(int argc, const char* const* argv, const Command& command);
+
+/// How this process greets.
+wire::Peer self_as(wire::Role role, std::string name);
+
+}  // namespace fantail::pipeline
