@@ -21,6 +21,10 @@ Result<std::string> read_small_file(const std::filesystem::path& path) {
 }
 
 Status replace_small_file(const std::filesystem::path& path, std::string_view contents) {
+  if (contents.size() > kMaxSmallFileBytes) {
+    return fail(ErrorCode::kInvalid, "cannot write " + path.string() + ": " + std::to_string(contents.size()) +
+                                         " bytes, at most " + std::to_string(kMaxSmallFileBytes) + " could be read");
+  }
   const std::string fresh = path.string() + ".new";
   const auto failed = [&](const char* doing) {
     auto error = fail_errno(errno, std::string("cannot ") + doing + " " + path.string());

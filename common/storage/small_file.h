@@ -15,7 +15,7 @@ inline constexpr std::size_t kMaxSmallFileBytes = 4096;
 
 /// Puts `contents` in the place of what `path` held, or of nothing. At every moment, power loss included, the file
 /// holds all of the old or all of the new contents. On error it is the old one, or nobody can tell (the last fsync
-/// failed).
+/// failed). kInvalid: more than kMaxSmallFileBytes.
 Status replace_small_file(const std::filesystem::path& path, std::string_view contents);
 
 }  // namespace fantail

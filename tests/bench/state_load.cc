@@ -28,9 +28,9 @@
 
 #include "common/base/clock.h"
 #include "common/base/unique_fd.h"
+#include "common/json/json.h"
 #include "common/transport/endpoint.h"
 #include "state/client.h"
-#include "common/json/json.h"
 #include "state/watcher.h"
 #include "tests/bench/zmtp_client.h"
 

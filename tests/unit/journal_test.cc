@@ -109,6 +109,21 @@ TEST_F(JournalTest, WhoSawWhatWasLostIsTold) {
   EXPECT_EQ(journal->diverged(EpochId{1, 2}, 1), 0u) << "of another server";
 }
 
+TEST_F(JournalTest, AHostMayStopAsOftenAsItLikes) {
+  set("a", 1);
+  const EpochId first = journal->epoch();
+  for (int i = 0; i < 150; ++i) {
+    const auto index = scratch.path() / "state/journal";
+    Json text = Json::parse(test::contents(index));
+    text["boot"] = "another";
+    std::ofstream(index) << text.dump();
+    restart();
+    ASSERT_EQ(items(), R"({"value":{"a":1}})") << i;
+  }
+  EXPECT_EQ(journal->diverged(journal->epoch(), 1), std::nullopt);
+  EXPECT_EQ(journal->diverged(first, 2), 1u) << "forgotten: the oldest that is known counts";
+}
+
 TEST_F(JournalTest, WithoutDurabilityItIsWrittenWhenAsked) {
   set("a", 1, Durability::kNone);
   EXPECT_TRUE(journal->unwritten());

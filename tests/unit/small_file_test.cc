@@ -50,5 +50,12 @@ TEST_F(SmallFileTest, OnlyTheBeginningOfAHugeOneIsRead) {
   EXPECT_EQ(read_small_file(path)->size(), kMaxSmallFileBytes);
 }
 
+TEST_F(SmallFileTest, WhatCouldNotBeReadBackIsNotWritten) {
+  ASSERT_TRUE(replace_small_file(path, std::string(kMaxSmallFileBytes, 'x')));
+  EXPECT_EQ(read_small_file(path)->size(), kMaxSmallFileBytes);
+  EXPECT_FALSE(replace_small_file(path, std::string(kMaxSmallFileBytes + 1, 'y')));
+  EXPECT_EQ(read_small_file(path)->front(), 'x');
+}
+
 }  // namespace
 }  // namespace fantail
