@@ -89,6 +89,7 @@ Status StateServer::connect() {
   publishing.node = node_;
   publishing.instance = instance_;
   publishing.name = config_.name;
+  publishing.control = advertised_;
   publishing.multicast = config_.epgm();
   publishing.broadcast_backlog = false;  // a watcher begins with a snapshot or fetches history
   publishing.broadcast.chunk_bytes = kChunkBytes;
@@ -125,6 +126,14 @@ Status StateServer::listen() {
     if (!multicast) return tl::unexpected(multicast.error());
     multicast_ = std::move(*multicast);
     published_at_ = group->address;
+    // Who only knows the group learns from beacons where to fetch from; an address of this host alone helps nobody
+    // else.
+    const auto local = config_.multicast.local();
+    const auto reachable = parse_endpoint(*requests);
+    if (local && reachable && reachable->scheme == Endpoint::Scheme::kTcp &&
+        (!reachable->is_local() || local->starts_with("127."))) {
+      advertised_ = reachable_at(*requests, *local);
+    }
   } else {
     auto publisher = Publisher::open(context_, kQueueMessages);
     if (!publisher) return tl::unexpected(publisher.error());
@@ -132,6 +141,9 @@ Status StateServer::listen() {
     const auto bound = publisher_socket_->bind(config_.publish_endpoint());
     if (!bound) return tl::unexpected(bound.error());
     published_at_ = *bound;
+    // Where a fantail-consumer looks for the control link of what it connects to.
+    const auto control = control_->bind(control_endpoint(*parse_endpoint(published_at_)));
+    if (!control) return tl::unexpected(control.error());
   }
   log::info("listening", {{"endpoint", *requests}, {"publish", published_at_}});
   if (!config_.request_endpoint().is_local() && !context_.key()) {

@@ -87,6 +87,7 @@ class StateServer final : public ControlEvents, public PublisherEvents {
   std::unique_ptr<StreamPublisher> streams_;
   std::unique_ptr<rpc::RpcServer> rpc_;
   std::string published_at_;
+  std::string advertised_;  ///< to consumers that only know the multicast group; empty: nothing
   std::map<PeerId, InstanceId> peers_;
   std::vector<Answer> answers_;
   std::vector<Change> changes_;  ///< of one turn; kept for its memory

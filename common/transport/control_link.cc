@@ -68,16 +68,18 @@ ControlLink::~ControlLink() {
 }
 
 Result<std::string> ControlLink::bind(const Endpoint& endpoint) {
-  auto socket = transport::open_socket(context_, zmq::socket_type::router, socket_options(options_));
-  if (!socket) return tl::unexpected(socket.error());
-  socket->set(zmq::sockopt::router_mandatory, true);
-  socket->set(zmq::sockopt::router_handover, true);
-  auto address = transport::bind_socket(*socket, endpoint);
+  if (!sockets_->router) {
+    auto socket = transport::open_socket(context_, zmq::socket_type::router, socket_options(options_));
+    if (!socket) return tl::unexpected(socket.error());
+    socket->set(zmq::sockopt::router_mandatory, true);
+    socket->set(zmq::sockopt::router_handover, true);
+    auto refused = transport::RefusedHandshakes::watch(*socket, context_);
+    if (!refused) return tl::unexpected(refused.error());
+    sockets_->refused = std::move(*refused);
+    sockets_->router = std::move(*socket);
+  }
+  auto address = transport::bind_socket(*sockets_->router, endpoint);
   if (!address) return fail(address.error().code, "control link: " + address.error().context);
-  auto refused = transport::RefusedHandshakes::watch(*socket, context_);
-  if (!refused) return tl::unexpected(refused.error());
-  sockets_->refused = std::move(*refused);
-  sockets_->router = std::move(*socket);
   return address;
 }
 

@@ -57,8 +57,8 @@ struct ControlCounters {
   std::uint64_t refused_keys = 0;      ///< connections with another key than ours, or where one side has none
 };
 
-/// Unicast links to peers: greetings (Hello/Welcome), heartbeats and routing. Accepts on at most one bound address
-/// (ROUTER) and connects to any number (DEALER). An accepted peer of role kClient owes no sign of life. Queues to a
+/// Unicast links to peers: greetings (Hello/Welcome), heartbeats and routing. Accepts on any number of bound addresses
+/// (one ROUTER) and connects to any number (DEALER). An accepted peer of role kClient owes no sign of life. Queues to a
 /// peer are bounded in messages; those with payload are bounded by the fetch window on top. One thread.
 class ControlLink final : public ControlPort {
  public:
@@ -66,7 +66,7 @@ class ControlLink final : public ControlPort {
   /// Says Bye to everybody.
   ~ControlLink() override;
 
-  Result<std::string> bind(const Endpoint& endpoint);  ///< the address really bound; at most once
+  Result<std::string> bind(const Endpoint& endpoint);  ///< the address really bound
   /// Keeps trying until disconnected. The same address twice is one peer.
   Result<PeerId> connect(const std::string& address);
   void disconnect(PeerId peer);

@@ -382,7 +382,7 @@ class StateLab:
         """A server at a free address, with its own state or that of one that has ended; it is up when this returns."""
         name = self._name("server")
         address = {
-            "tcp": lambda: f"tcp://{place.address}:{self.lab.ports.take(3)}",
+            "tcp": lambda: f"tcp://{place.address}:{self.lab.ports.take(4)}",
             "ipc": lambda: f"ipc://{self.lab.root}/{name}.ipc",
         }[kind]()
         state_dir = state_dir or self.lab.state_of(name)

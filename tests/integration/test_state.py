@@ -958,3 +958,45 @@ def test_a_session_key_outlives_a_restart_of_the_server(states: StateLab) -> Non
     states.set("clock", 1, "--ttl", "6.5")
     assert states.wait_events(watcher, 3)[2]["key"] == "clock"
     assert states.items() == {"k": 1}
+
+
+# --- the journal as a stream -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ("tcp", "ipc"))
+def test_an_ordinary_consumer_collects_the_journals(states: StateLab, kind: str) -> None:
+    """Byte-exact, from the beginning, over compactions and a killed server."""
+    lab = states.lab
+    server = states.server("--compact-at", "1MiB", kind=kind)
+    publish = states.done("info")["publish"]
+    for key in "abc":
+        states.set(key, {"of": key})
+    out = lab.root / "collected"
+    consumer = lab.bare(
+        "fantail-consumer", "--connect", publish, "--topic", "state", "--from", "beginning",
+        "--output", f"mirror:{out}", "--output", f"file:{lab.root}/merged", name="collector",
+    )  # fmt: skip
+    consumer.start()
+
+    def journals() -> list[bytes]:
+        """Those that are collected, the oldest first."""
+        files = [path for path in out.rglob("journal.jsonl*") if path.is_file()]
+        return [path.read_bytes() for path in sorted(files, key=lambda path: (path.name == "journal.jsonl", path.name))]
+
+    def ours() -> bytes:
+        return max(server.state_dir.glob("journal-*.jsonl"), key=lambda path: int(path.stem.split("-")[1])).read_bytes()
+
+    lab.wait_until(lambda: journals() == [ours()], "what was there is collected")
+    for compactions in (1, 2):
+        while server.compactions() < compactions:
+            states.set("big", "x" * 50_000)
+        states.set("after", compactions)
+        lab.wait_until(lambda: len(journals()) == compactions + 1 and journals()[-1] == ours(), "the next journal is collected")
+    server.restart()
+    states.set("again", 1)
+    lab.wait_until(lambda: journals()[-1] == ours(), "it goes on after the restart")
+    assert consumer.terminate() == OK
+    revisions = [json.loads(line)["revision"] for text in journals() for line in text.splitlines() if b'"time"' in line]
+    assert sorted(set(revisions)) == list(range(1, states.revision() + 1))
+    merged = (lab.root / "merged").read_bytes().splitlines()
+    assert sorted(merged) == sorted(line for text in journals() for line in text.splitlines())

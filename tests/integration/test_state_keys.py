@@ -181,7 +181,7 @@ def test_a_file_that_is_no_key_is_refused(states: StateLab, key: Path, spoil: Ca
     spoil(key)
     asked = states.run("get", "--key-file", key, "k", server=server)
     watched = states.run("watch", "--key-file", key, server=server)
-    served = states.serve("--endpoint", f"tcp://127.0.0.1:{states.lab.ports.take(3)}", "--key-file", key)
+    served = states.serve("--endpoint", f"tcp://127.0.0.1:{states.lab.ports.take(4)}", "--key-file", key)
     for done in (asked, watched, served):
         assert done.code == USAGE, done
         assert str(key) in done.err and why in done.err
@@ -196,7 +196,7 @@ def test_multicast_takes_no_key(states: StateLab, key: Path) -> None:
 def test_with_a_key_there_is_no_warning_about_other_hosts(states: StateLab, key: Path) -> None:
     for flags, warns in (((), True), (("--key-file", key), False)):
         server = states.server(*flags, start=False)
-        server.flags[server.flags.index("--endpoint") + 1] = f"tcp://*:{states.lab.ports.take(3)}"
+        server.flags[server.flags.index("--endpoint") + 1] = f"tcp://*:{states.lab.ports.take(4)}"
         server.start()
         states.lab.wait_until(server.is_up, "it is up")
         assert ("without keys" in server.stderr()) == warns
