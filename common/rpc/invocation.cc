@@ -9,19 +9,26 @@
 
 namespace fantail::rpc {
 
-Status Invocation::prepare() {
-  cancelled_fd_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!cancelled_fd_) return fail_errno(errno, "an event for a request");
-  return {};
+int Invocation::cancelled_fd() {
+  const std::lock_guard lock(mutex_);
+  if (!cancelled_fd_) {
+    cancelled_fd_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (cancelled_) tell_cancelled();
+  }
+  return cancelled_fd_.get();
+}
+
+void Invocation::tell_cancelled() {
+  const std::uint64_t one = 1;
+  if (cancelled_fd_ && ::write(cancelled_fd_.get(), &one, sizeof one) < 0) {
+    // It is full: readable already.
+  }
 }
 
 void Invocation::cancel() {
   const std::lock_guard lock(mutex_);
   if (cancelled_.exchange(true)) return;
-  const std::uint64_t one = 1;
-  if (::write(cancelled_fd_.get(), &one, sizeof one) < 0) {
-    // It is full: readable already.
-  }
+  tell_cancelled();
   parts_.clear();
   waiting_bytes_ = 0;
   room_.notify_all();
@@ -36,7 +43,7 @@ bool Invocation::partial(std::string_view result) {
     waiting_bytes_ += result.size();
     parts_.emplace_back(result);
   }
-  wake_();
+  if (wake_) wake_();
   return true;
 }
 
@@ -57,7 +64,7 @@ void Invocation::run(const std::function<std::string(Invocation&)>& method) {
     failure_ = std::move(failure);
     ended_ = true;
   }
-  wake_();
+  if (wake_) wake_();
 }
 
 bool Invocation::send_to(RpcServer& server) {

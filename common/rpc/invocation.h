@@ -52,8 +52,8 @@ class Invocation {
   bool partial(std::string_view result);
   /// Nobody waits for an answer any more: the method should end.
   bool cancelled() const { return cancelled_; }
-  /// Readable when cancelled(): for poll(2).
-  int cancelled_fd() const { return cancelled_fd_.get(); }
+  /// Readable when cancelled(): for poll(2). Made when it is asked for; -1: there are no descriptors left.
+  int cancelled_fd();
 
   // ---- for the loop
 
@@ -68,28 +68,25 @@ class Invocation {
   bool ended() const { return ended_; }
 
  private:
+  void tell_cancelled();
   static constexpr std::size_t kMostWaiting = 1024 * 1024;
 
   Caller caller_;
   wire::Request request_;
   std::string arguments_;
   std::optional<MonoTime> deadline_;
-  std::function<void()> wake_;  ///< there is something to send
-  UniqueFd cancelled_fd_;
+  std::function<void()> wake_;  ///< there is something to send; may be empty
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> ended_{false};
   bool blocked_ = false;  ///< of the loop
 
   std::mutex mutex_;
   std::condition_variable room_;
-  std::deque<std::string> parts_;  // guarded by mutex_, like all below
+  UniqueFd cancelled_fd_;  // guarded by mutex_, like all below
+  std::deque<std::string> parts_;
   std::size_t waiting_bytes_ = 0;
   std::string result_;
   std::optional<wire::Failure> failure_;
-
- public:
-  /// Call once, before run().
-  Status prepare();
 };
 
 }  // namespace fantail::rpc

@@ -80,7 +80,6 @@ void RpcWorker::serve(std::string method, Method function, Where where) {
 void RpcWorker::on_peer_up(PeerId peer, const wire::Peer& who) {
   up_[peer].who = who;
   if (hooks_.on_connected) hooks_.on_connected(who.name);
-  if (!options_.bind) say_ready(peer);
 }
 
 void RpcWorker::on_peer_down(PeerId peer, std::string_view reason) {
@@ -106,24 +105,26 @@ void RpcWorker::on_control(PeerId peer, wire::Kind kind, std::span<const std::by
   }
 }
 
-/// Asks the other side something that is about this worker.
-void RpcWorker::tell(PeerId peer, std::string_view method, std::string arguments, CallTable::OnDone done) {
-  const auto found = up_.find(peer);
-  if (found == up_.end()) return;
-  CallTable& calls = found->second.calls;
+/// Asks the other side something that is about this worker. False: its queue is full, later.
+bool RpcWorker::tell(PeerId peer, Upstream& upstream, std::string_view method, const std::string& arguments,
+                     CallTable::OnDone done) {
   CallTable::Call call;
   call.method = method;
   call.options.timeout = kTellTimeout;
   call.on_done = std::move(done);
-  const std::uint64_t number = calls.add(std::move(call), mono_now());
-  calls.sent(number);
+  const std::uint64_t number = upstream.calls.add(std::move(call), mono_now());
   const auto header = encoder_.request({number, std::string(method), 0}, as_bytes(arguments));
-  if (!link_->send(peer, header, Frame::copy_of(arguments))) ready_again_ = mono_now() + kReadyAgain;
+  if (!link_->send(peer, header, Frame::copy_of(arguments))) {
+    upstream.calls.forget(number);
+    return false;
+  }
+  upstream.calls.sent(number);
+  return true;
 }
 
-void RpcWorker::say_ready(PeerId peer) {
+bool RpcWorker::say_ready(PeerId peer, Upstream& upstream) {
   const WorkerInfo info{options_.name, options_.types, leaving_ ? 0 : options_.slots};
-  tell(peer, kReadyMethod, info.to_json(), [this](CallResult<std::string> result) {
+  return tell(peer, upstream, kReadyMethod, info.to_json(), [this](CallResult<std::string> result) {
     if (result) {
       refused_since_.reset();
       return;
@@ -141,9 +142,29 @@ void RpcWorker::say_ready(PeerId peer) {
 }
 
 void RpcWorker::say_ready_to_all() {
-  std::vector<PeerId> peers;
-  for (const auto& [peer, upstream] : up_) peers.push_back(peer);
-  for (const PeerId peer : peers) say_ready(peer);
+  for (auto& [peer, upstream] : up_) upstream.ready_said = false;
+}
+
+/// What the other sides have to know of us, as far as their queues take it.
+std::size_t RpcWorker::tell_upstream(MonoTime now) {
+  if (options_.bind) return 0;
+  if (ready_again_ && now >= *ready_again_) {
+    ready_again_.reset();
+    say_ready_to_all();
+  }
+  std::size_t told = 0;
+  for (auto& [peer, upstream] : up_) {
+    if (!upstream.ready_said) {
+      upstream.ready_said = say_ready(peer, upstream);
+      told += upstream.ready_said;
+    }
+    while (!upstream.freed.empty() && tell(peer, upstream, kFreedMethod, freed_json(upstream.freed.front()), {})) {
+      upstream.freed.pop_front();
+      ++told;
+    }
+    upstream.calls.expire(now, address_);
+  }
+  return told;
 }
 
 // ---- requests
@@ -160,21 +181,22 @@ void RpcWorker::on_request(const Caller& caller, const wire::Request& request, s
   }
   std::optional<MonoTime> deadline;
   if (request.timeout_ms > 0) deadline = mono_now() + std::chrono::milliseconds(request.timeout_ms);
-  auto invocation = std::make_shared<Invocation>(caller, request, std::string(arguments), deadline, [this] { wake(); });
-  if (const auto ok = invocation->prepare(); !ok) {
-    server_->fail(caller, "no_resources", ok.error().context);
+  const bool here = server->second.where == Where::kLoop;
+  std::function<void()> wake_loop;
+  if (!here) wake_loop = [this] { wake(); };
+  auto invocation =
+      std::make_shared<Invocation>(caller, request, std::string(arguments), deadline, std::move(wake_loop));
+  if (hooks_.on_request) hooks_.on_request(*invocation);
+  if (here) {
+    invocation->run(server->second.function);
+    if (!invocation->send_to(*server_)) invocations_.emplace(caller, std::move(invocation));
     return;
   }
-  if (hooks_.on_request) hooks_.on_request(*invocation);
   invocations_.emplace(caller, invocation);
   begin(std::move(invocation), server->second);
 }
 
 void RpcWorker::begin(std::shared_ptr<Invocation> invocation, const Server& server) {
-  if (server.where == Where::kLoop) {
-    invocation->run(server.function);
-    return;
-  }
   const std::lock_guard lock(mutex_);
   queue_.push_back({std::move(invocation), &server.function});
   if (idle_threads_ < queue_.size() && threads_.size() < options_.slots) {
@@ -234,7 +256,10 @@ std::size_t RpcWorker::send_answers() {
     it = invocations_.erase(it);
     ++done;
     // Whoever hands out work counts it as ours until it is told that we are free.
-    if (invocation->cancelled() && !options_.bind) tell(invocation->caller().peer, kFreedMethod, {}, {});
+    const auto upstream = up_.find(invocation->caller().peer);
+    if (invocation->cancelled() && upstream != up_.end() && !options_.bind) {
+      upstream->second.freed.push_back(invocation->caller().request);
+    }
   }
   return done;
 }
@@ -290,12 +315,7 @@ std::size_t RpcWorker::turn(MonoTime now) {
   work += send_answers();
   work += send_events();
   work += server_->turn();
-  for (auto& [peer, upstream] : up_) upstream.calls.expire(now, address_);
-  if (ready_again_ && now >= *ready_again_) {
-    ready_again_.reset();
-    say_ready_to_all();
-  }
-  return work;
+  return work + tell_upstream(now);
 }
 
 void RpcWorker::wait(MonoTime now, int also) {

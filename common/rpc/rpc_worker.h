@@ -87,6 +87,8 @@ class RpcWorker final : private ControlEvents {
   struct Upstream {
     wire::Peer who;
     CallTable calls;
+    std::deque<std::uint64_t> freed;  ///< requests that were cancelled and have ended: to be told
+    bool ready_said = false;          ///< with what there is to say now
   };
 
   explicit RpcWorker(WorkerOptions options) : options_(std::move(options)) {}
@@ -95,9 +97,11 @@ class RpcWorker final : private ControlEvents {
   void on_control(PeerId peer, wire::Kind kind, std::span<const std::byte> body, Frame payload) override;
   void on_request(const Caller& caller, const wire::Request& request, std::string_view arguments);
   void on_gone(const Caller& caller);
-  void tell(PeerId peer, std::string_view method, std::string arguments, CallTable::OnDone done);
-  void say_ready(PeerId peer);
+  bool tell(PeerId peer, Upstream& upstream, std::string_view method, const std::string& arguments,
+            CallTable::OnDone done);
+  bool say_ready(PeerId peer, Upstream& upstream);
   void say_ready_to_all();
+  std::size_t tell_upstream(MonoTime now);
   void work(std::stop_token stop);
   void begin(std::shared_ptr<Invocation> invocation, const Server& server);
   std::size_t send_answers();

@@ -40,7 +40,8 @@ void WorkerHost::handle(const Caller& caller, const wire::Request& request, std:
     return server_->reply(caller, "{}");
   }
   if (request.method == kFreedMethod) {
-    pool_.freed(caller.peer);
+    const auto ok = pool_.freed(caller.peer, arguments);
+    if (!ok) return server_->fail(caller, "bad_request", ok.error().context);
     return server_->reply(caller, "{}");
   }
   if (on_request_) return on_request_(caller, request, arguments);

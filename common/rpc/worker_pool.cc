@@ -21,6 +21,8 @@ CallError nobody(CallError::Kind kind, std::string type, std::string message) {
 
 // ---- what a worker says
 
+std::string freed_json(std::uint64_t request) { return to_text({{"request", request}}); }
+
 std::string WorkerInfo::to_json() const { return to_text({{"name", name}, {"types", types}, {"slots", slots}}); }
 
 Result<WorkerInfo> WorkerInfo::from_json(std::string_view text) {
@@ -109,7 +111,7 @@ void WorkerPool::cancel(std::uint64_t number) {
     Worker& worker = *workers_.at(call.worker);
     leave(call.worker, worker);
     worker.calls.forget(call.request);
-    ++worker.unfreed;
+    worker.unfreed.insert(call.request);
     enter(call.worker, worker);
     control_.send(call.worker, encoder_.cancel({call.request}));
   }
@@ -247,12 +249,17 @@ Status WorkerPool::ready(PeerId peer, WorkerInfo info) {
   return {};
 }
 
-void WorkerPool::freed(PeerId peer) {
+Status WorkerPool::freed(PeerId peer, std::string_view arguments) {
+  const auto said = parse_json(arguments);
+  if (!said || !said->is_object() || !said->contains("request") || !(*said)["request"].is_number_unsigned()) {
+    return fail(ErrorCode::kInvalid, "which request? It takes {\"request\": NUMBER}");
+  }
   const auto found = workers_.find(peer);
-  if (found == workers_.end() || found->second->unfreed == 0) return;
+  if (found == workers_.end()) return {};
   leave(peer, *found->second);
-  --found->second->unfreed;
+  found->second->unfreed.erase((*said)["request"].get<std::uint64_t>());
   enter(peer, *found->second);
+  return {};
 }
 
 void WorkerPool::on_peer_down(PeerId peer, std::string_view reason) {
@@ -286,6 +293,7 @@ bool WorkerPool::on_control(PeerId peer, wire::Kind kind, std::span<const std::b
       const auto reply = wire::decode_reply(body, payload.bytes());
       if (!reply) break;
       leave(peer, worker);
+      if (!reply->partial) worker.unfreed.erase(reply->request);  // it had ended before it heard that it need not
       worker.calls.on_reply(*reply, payload.text());
       enter(peer, worker);
       settle();
@@ -295,6 +303,7 @@ bool WorkerPool::on_control(PeerId peer, wire::Kind kind, std::span<const std::b
       const auto failure = wire::decode_failure(body);
       if (!failure) break;
       leave(peer, worker);
+      worker.unfreed.erase(failure->request);
       worker.calls.on_failure(*failure);
       enter(peer, worker);
       settle();

@@ -24,6 +24,9 @@ inline constexpr std::string_view kFreedMethod = "fantail.freed";
 inline constexpr std::string_view kLeavingFailure = "fantail.leaving";
 inline constexpr std::uint32_t kMaxSlots = 128;  ///< less than the messages that a control link queues
 
+/// What a worker says when it has ended a request that had been cancelled.
+std::string freed_json(std::uint64_t request);
+
 /// What a worker says when it is there.
 struct WorkerInfo {
   std::string name;                ///< unlike that of every other worker at the same place
@@ -63,8 +66,8 @@ class WorkerPool {
 
   /// A worker is there, or says so again. kInvalid: another one has its name.
   Status ready(PeerId peer, WorkerInfo info);
-  /// A call that had been cancelled does not keep a slot any more.
-  void freed(PeerId peer);
+  /// The worker has ended a request that had been cancelled; `arguments`: of kFreedMethod. kInvalid: no usable ones.
+  Status freed(PeerId peer, std::string_view arguments);
   void on_peer_down(PeerId peer, std::string_view reason);
   /// Whether this message is an answer or an event of a worker; if so it was dealt with.
   bool on_control(PeerId peer, wire::Kind kind, std::span<const std::byte> body, const Frame& payload);
@@ -93,9 +96,9 @@ class WorkerPool {
   struct Worker {
     WorkerInfo info;
     CallTable calls;
-    std::uint32_t unfreed = 0;  ///< cancelled, and still at it
+    std::set<std::uint64_t> unfreed;  ///< requests that were cancelled, and it may still be at it
     std::uint64_t last_used = 0;
-    std::uint32_t busy() const { return static_cast<std::uint32_t>(calls.size()) + unfreed; }
+    std::uint32_t busy() const { return static_cast<std::uint32_t>(calls.size() + unfreed.size()); }
   };
   /// The workers of one type, the one to take next first.
   using Order = std::set<std::tuple<std::uint32_t, std::uint64_t, PeerId>>;

@@ -31,6 +31,9 @@ class WorkersPort final : public ControlPort {
     wire::Request request;
     std::string arguments;
   };
+  bool was_cancelled(PeerId worker, std::uint64_t request) const {
+    return std::find(cancelled.begin(), cancelled.end(), std::pair(worker, request)) != cancelled.end();
+  }
   bool full = false;
   std::vector<Sent> requests;
   std::vector<std::pair<PeerId, std::uint64_t>> cancelled;
@@ -162,13 +165,24 @@ TEST_F(WorkerPoolTest, ALateAnswerReachesNobodyAndItsSlotIsTakenUntilTheWorkerSa
   call("next");
   pool.turn(now);
   EXPECT_EQ(handed().size(), 1U) << "it is still at the first one";
-  reply(port.requests[0], "late");
+  reply(port.requests[0], "part", 0, true);
   EXPECT_EQ(pool.counters().late_answers, 1U);
-  pool.freed({1});
+  EXPECT_FALSE(pool.freed({1}, "{}"));
+  EXPECT_TRUE(pool.freed({1}, freed_json(port.requests[0].request.request)));
   pool.turn(now);
   ASSERT_EQ(handed().size(), 2U);
   reply(port.requests[1], "mine");
   EXPECT_THAT(told, ElementsAre("slow!timeout", "next=mine"));
+}
+
+TEST_F(WorkerPoolTest, AnAnswerThatCrossesTheCancellationFreesTheSlotToo) {
+  worker(1);
+  pool.cancel(call("slow"));
+  call("next");
+  reply(port.requests[0], "late");
+  pool.turn(now);
+  EXPECT_THAT(handed(), ElementsAre("1 slow", "1 next"));
+  EXPECT_THAT(told, IsEmpty());
 }
 
 TEST_F(WorkerPoolTest, WhatAWorkerHadWhenItWentAwayIsLostOrGivenToAnother) {
@@ -299,6 +313,7 @@ TEST_F(WorkerPoolTest, EveryCallEndsExactlyOnceWhateverHappens) {
           there.erase(peer);
           std::erase_if(open, [&](const auto& o) { return o.first.first == peer; });
           run.on_peer_down({peer}, "gone");
+          std::erase_if(port_of_run.cancelled, [&](const auto& c) { return c.first.raw == peer; });
           break;
         }
         case 4: {
@@ -309,9 +324,12 @@ TEST_F(WorkerPoolTest, EveryCallEndsExactlyOnceWhateverHappens) {
           open.erase(at);
           const auto header = encoder.reply({request, 0, false}, {});
           const auto envelope = wire::open_envelope({}, header, {});
-          const std::size_t late = run.counters().late_answers;
-          run.on_control({peer}, envelope->kind, envelope->body, Frame());
-          if (run.counters().late_answers > late) run.freed({peer});
+          // Whether it had heard that nobody waits any more, or answers all the same.
+          if (port_of_run.was_cancelled({peer}, request) && random.with(0.5)) {
+            ASSERT_TRUE(run.freed({peer}, freed_json(request)));
+          } else {
+            run.on_control({peer}, envelope->kind, envelope->body, Frame());
+          }
           break;
         }
         case 5:
@@ -337,9 +355,7 @@ TEST_F(WorkerPoolTest, EveryCallEndsExactlyOnceWhateverHappens) {
       open.erase(open.begin());
       const auto header = encoder.reply({request, 0, false}, {});
       const auto envelope = wire::open_envelope({}, header, {});
-      const std::size_t late = run.counters().late_answers;
       run.on_control({peer}, envelope->kind, envelope->body, Frame());
-      if (run.counters().late_answers > late) run.freed({peer});
     }
     for (int id = 0; id < begun; ++id) {
       EXPECT_EQ(ended[id], cancelled.contains(id) ? 0 : 1) << id;
