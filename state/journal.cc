@@ -20,7 +20,7 @@ constexpr std::uint64_t kMarkEveryBytes = 64 * 1024;
 constexpr std::size_t kPieceBytes = 1024 * 1024;      // of a compaction, per turn
 constexpr std::size_t kReadBytes = 1024 * 1024;       // of a replay
 constexpr std::size_t kUnwrittenBytes = 1024 * 1024;  // kept back with Durability::kNone
-constexpr std::size_t kMostEpochs = 32;  // the index is a small file
+constexpr std::size_t kMostEpochs = 32;               // the index is a small file
 constexpr const char* kIndexFile = "journal";
 
 /// Changes at each start of the system: what was not synced before may be lost.
