@@ -97,8 +97,11 @@ TEST_F(LineSourceTest, WhatIsNoFileOrTooLongOrCutIsToldByName) {
   auto lines = source(std::string(LineSource::kMaxLineBytes + 1, 'x') + "\nshort\n");
   look_through(lines);
   for (int i = 0; i < 2; ++i) {
-    ASSERT_FALSE(lines.line(1));
-    EXPECT_THAT(lines.line(1).error().context, HasSubstr("line 1 is longer than 1 MiB"));
+    for (int again = 0; again < 2; ++again) {
+      const auto refused = lines.line(1);
+      ASSERT_FALSE(refused) << *refused;
+      EXPECT_THAT(refused.error().context, HasSubstr("line 1 is longer than 1 MiB"));
+    }
     EXPECT_EQ(lines.line(2).value(), "short");
   }
   auto cut = source(std::string(1'000'000, 'y') + "\nend\n");
