@@ -70,7 +70,9 @@ void Service::on_request(const rpc::Caller& caller, const wire::Request& request
   call.method = request.method;
   call.arguments = std::string(arguments);
   call.options.timeout = before(request.timeout_ms);
-  call.on_partial = [this, caller](std::string_view part) { host_->server().pass_on(caller, part); };
+  call.on_partial = [this, caller](std::string_view part) {
+    if (!host_->server().pass_on(caller, part)) too_slow_.push_back(caller);
+  };
   call.on_done = [this, caller](rpc::CallResult<std::string> result) {
     calls_.erase(caller);
     if (result) {
@@ -93,6 +95,11 @@ void Service::on_gone(const rpc::Caller& caller) {
   const std::uint64_t number = found->second;
   calls_.erase(found);
   host_->pool().cancel(number);
+}
+
+std::size_t Service::turn(MonoTime now) {
+  for (const auto& caller : std::exchange(too_slow_, {})) on_gone(caller);
+  return host_->turn(now);
 }
 
 int Service::run(StopSignals& signals) {

@@ -3,8 +3,8 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
+#include <vector>
 
 #include "common/base/log.h"
 #include "common/base/signals.h"
@@ -27,7 +27,7 @@ class Service {
   static Result<std::unique_ptr<Service>> open(ServiceConfig config);
   /// Until it is told to stop. The exit code.
   int run(StopSignals& signals);
-  std::size_t turn(MonoTime now) { return host_->turn(now); }
+  std::size_t turn(MonoTime now);
   const std::string& address() const { return host_->address(); }
 
  private:
@@ -39,6 +39,7 @@ class Service {
   Context context_;
   std::unique_ptr<rpc::WorkerHost> host_;
   std::map<rpc::Caller, std::uint64_t> calls_;  ///< their numbers in the pool
+  std::vector<rpc::Caller> too_slow_;           ///< failed for that; their workers need not go on
   std::uint64_t answered_ = 0;
   std::uint64_t failed_ = 0;
 };

@@ -59,7 +59,7 @@ class RpcWorker final : private ControlEvents {
   void hooks(Hooks hooks) { hooks_ = std::move(hooks); }
 
   /// Tells everybody who is connected, in order for each channel. Waits while more than 1 MiB is on its way. False: it
-  /// is ending.
+  /// is ending. Whoever calls it must have returned before the worker is destroyed.
   bool emit(std::string channel, std::string content);
 
   /// Until a stop signal: what is going on may take up to `drain`; a second signal ends it at once. The exit code.

@@ -167,5 +167,23 @@ TEST_F(RpcServerTest, GarbageIsCountedAndChangesNothing) {
   EXPECT_THAT(callers, IsEmpty());
 }
 
+TEST_F(RpcServerTest, PartsThatCannotWaitAreKeptInOrderAndWithinTheLimit) {
+  request(kPeer, 7);
+  request(kPeer, 8);
+  port.full = true;
+  EXPECT_TRUE(server.pass_on(callers[0], "one"));
+  EXPECT_TRUE(server.pass_on(callers[0], "two"));
+  server.reply(callers[0], "end");
+  EXPECT_TRUE(server.pass_on(callers[1], std::string(80, 'x')));
+  EXPECT_FALSE(server.pass_on(callers[1], std::string(80, 'x'))) << "more than 100 bytes wait";
+  port.full = false;
+  server.turn();
+  EXPECT_THAT(port.sent, ElementsAre("1 7.0+ one", "1 7.1+ two", "1 7.2 end", "1 8.0+ " + std::string(80, 'x'),
+                                     "1 8 failed: too_slow"));
+  port.sent.clear();
+  EXPECT_TRUE(server.pass_on(callers[1], "late")) << "nobody is there for it";
+  EXPECT_THAT(port.sent, IsEmpty());
+}
+
 }  // namespace
 }  // namespace fantail::rpc
