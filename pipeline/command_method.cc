@@ -30,12 +30,12 @@ std::string last_line_of(const std::string& text) {
 
 }  // namespace
 
-Result<CommandMethod> CommandMethod::parse(const std::string& text) {
+Result<CommandMethod> CommandMethod::parse(const std::string& flag, const std::string& text) {
   const auto equals = text.find('=');
   if (equals == std::string::npos || equals == 0 || equals + 1 == text.size()) {
-    return fail(ErrorCode::kInvalid, "--method '" + printable(text) + "': must be NAME=COMMAND");
+    return fail(ErrorCode::kInvalid, flag + " '" + printable(text) + "': must be NAME=COMMAND");
   }
-  if (equals > wire::kMaxNameBytes) return fail(ErrorCode::kInvalid, "--method: a name has at most 255 bytes");
+  if (equals > wire::kMaxNameBytes) return fail(ErrorCode::kInvalid, flag + ": a name has at most 255 bytes");
   return CommandMethod{text.substr(0, equals), text.substr(equals + 1)};
 }
 

@@ -8,11 +8,12 @@
 
 namespace fantail::pipeline {
 
-/// "NAME=CMD", as --method takes it.
+/// "NAME=CMD", as --method and --emit take it.
 struct CommandMethod {
   std::string name;
   std::string command;
-  static Result<CommandMethod> parse(const std::string& text);
+  /// `flag`: for the message about what is wrong.
+  static Result<CommandMethod> parse(const std::string& flag, const std::string& text);
 };
 
 /// A method that runs a command with `sh -c`: the arguments of the request on its standard input, each line of its

@@ -35,6 +35,7 @@ const std::vector<Command>& commands() {
        "Answers requests with commands: of a service or a caller that listens at ADDRESS.", &worker},
       {"call", "ADDRESS METHOD [options]",
        "Makes one request, or several, to a service or a worker that listens at ADDRESS.", &call},
+      {"listen", "ADDRESS [options]", "Prints what workers of a service tell (--emit), a line of JSON each.", &listen},
   };
   return all;
 }

@@ -33,6 +33,7 @@ struct Command {
 const std::vector<Command>& commands();
 
 int call(int argc, const char* const* argv, const Command& command);
+int listen(int argc, const char* const* argv, const Command& command);
 int service(int argc, const char* const* argv, const Command& command);
 int worker(int argc, const char* const* argv, const Command& command);
 

@@ -4,6 +4,7 @@
 
 #include "common/base/program.h"
 #include "common/base/version.h"
+#include "common/json/json.h"
 #include "common/transport/curve_key.h"
 #include "pipeline/commands.h"
 
@@ -49,6 +50,10 @@ Result<std::unique_ptr<Service>> Service::open(ServiceConfig config) {
         s->on_request(caller, request, arguments);
       });
   service->host_->on_gone([s = service.get()](const rpc::Caller& caller) { s->on_gone(caller); });
+  service->host_->pool().on_event(
+      [s = service.get()](PeerId worker, const wire::Event& event, std::string_view content) {
+        s->on_event(worker, event, content);
+      });
   service->host_->hooks({[](const rpc::WorkerInfo& info) {
                            std::string types;
                            for (const auto& type : info.types) types += (types.empty() ? "" : ",") + type;
@@ -66,6 +71,11 @@ Result<std::unique_ptr<Service>> Service::open(ServiceConfig config) {
 }
 
 void Service::on_request(const rpc::Caller& caller, const wire::Request& request, std::string_view arguments) {
+  if (request.method == rpc::kListenMethod) {
+    listeners_.insert(caller);
+    host_->server().pass_on(caller, "{}");  // from here on
+    return;
+  }
   rpc::CallTable::Call call;
   call.method = request.method;
   call.arguments = std::string(arguments);
@@ -89,7 +99,19 @@ void Service::on_request(const rpc::Caller& caller, const wire::Request& request
   if (const auto found = calls_.find(caller); found != calls_.end()) found->second = number;
 }
 
+void Service::on_event(PeerId worker, const wire::Event& event, std::string_view content) {
+  if (listeners_.empty()) return;
+  auto value = parse_json(content);
+  const std::string text = to_text({{"worker", host_->pool().name_of(worker)},
+                                    {"channel", event.channel},
+                                    {"sequence", event.sequence},
+                                    {"content", value ? std::move(*value) : Json(std::string(content))}});
+  // Who does not take them fast enough is told so, and listens no more.
+  std::erase_if(listeners_, [&](const rpc::Caller& caller) { return !host_->server().pass_on(caller, text); });
+}
+
 void Service::on_gone(const rpc::Caller& caller) {
+  listeners_.erase(caller);
   const auto found = calls_.find(caller);
   if (found == calls_.end()) return;
   const std::uint64_t number = found->second;

@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -34,12 +35,14 @@ class Service {
   explicit Service(ServiceConfig config) : config_(std::move(config)) {}
   void on_request(const rpc::Caller& caller, const wire::Request& request, std::string_view arguments);
   void on_gone(const rpc::Caller& caller);
+  void on_event(PeerId worker, const wire::Event& event, std::string_view content);
 
   ServiceConfig config_;
   Context context_;
   std::unique_ptr<rpc::WorkerHost> host_;
   std::map<rpc::Caller, std::uint64_t> calls_;  ///< their numbers in the pool
-  std::vector<rpc::Caller> too_slow_;           ///< failed for that; their workers need not go on
+  std::set<rpc::Caller> listeners_;
+  std::vector<rpc::Caller> too_slow_;  ///< failed for that; their workers need not go on
   std::uint64_t answered_ = 0;
   std::uint64_t failed_ = 0;
 };

@@ -1,7 +1,10 @@
 // fantail-pipeline worker: answers requests with commands.
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <thread>
+#include <utility>
 
 #include "common/base/program.h"
 #include "common/rpc/rpc_worker.h"
@@ -9,6 +12,7 @@
 #include "pipeline/command_keeper.h"
 #include "pipeline/command_method.h"
 #include "pipeline/commands.h"
+#include "pipeline/shell_command.h"
 
 namespace fantail::pipeline {
 namespace {
@@ -17,6 +21,7 @@ struct Working {
   std::vector<std::string> addresses;
   std::vector<std::string> methods;
   std::vector<std::string> types;
+  std::vector<std::string> emits;
   std::string name;
   std::string key_file;
   std::uint32_t concurrency = 1;
@@ -24,12 +29,15 @@ struct Working {
   Duration drain = 10s;
   log::Level log_level = log::Level::kInfo;
   std::vector<CommandMethod> commands;
+  std::vector<CommandMethod> emitters;
 
   void describe(OptionSet& options) {
     options.list("method", methods, "NAME=CMD",
                  "answers requests for NAME with CMD, run by sh -c: arguments as JSON on stdin, each line of stdout "
                  "but the last a partial answer");
     options.list("type", types, "TYPE", "takes requests of this type (default: of none)");
+    options.list("emit", emits, "CHANNEL=CMD",
+                 "runs CMD once connected and tells each line that it prints to whoever listens");
     options.text("name", name, "NAME", "unlike that of every other worker there (default: HOST:PID)");
     options.number("concurrency", concurrency, 1, rpc::kMaxSlots, "N", "so many requests at a time");
     options.flag("bind", bind, "listen at ADDRESS: clients call this worker directly");
@@ -42,6 +50,7 @@ struct Working {
   std::vector<std::string> problems() {
     std::vector<std::string> out;
     commands.clear();
+    emitters.clear();
     if (addresses.size() != 1) {
       out.push_back("takes one ADDRESS, not " + std::to_string(addresses.size()) + "; that of a service, for example " +
                     kDefaultEndpoint);
@@ -49,9 +58,19 @@ struct Working {
     for (const auto& address : addresses) {
       if (const auto endpoint = parse_endpoint(address); !endpoint) out.push_back(endpoint.error().context);
     }
-    if (methods.empty()) out.emplace_back("what can it do? Give it --method NAME=CMD, once or more");
+    if (methods.empty() && emits.empty()) {
+      out.emplace_back("what can it do? Give it --method NAME=CMD, once or more, or --emit CHANNEL=CMD");
+    }
+    for (const auto& text : emits) {
+      auto emitter = CommandMethod::parse("--emit", text);
+      if (emitter) {
+        emitters.push_back(std::move(*emitter));
+      } else {
+        out.push_back(emitter.error().context);
+      }
+    }
     for (const auto& text : methods) {
-      auto method = CommandMethod::parse(text);
+      auto method = CommandMethod::parse("--method", text);
       if (!method) {
         out.push_back(method.error().context);
         continue;
@@ -67,6 +86,46 @@ struct Working {
     if (name.size() > wire::kMaxNameBytes) out.emplace_back("--name: has at most 255 bytes");
     return out;
   }
+};
+
+/// Runs the commands of --emit, each on a thread of its own, from the first connection on.
+class Emitters {
+ public:
+  Emitters(const std::vector<CommandMethod>& commands, const CommandKeeper& keeper, rpc::RpcWorker& worker)
+      : commands_(commands), keeper_(keeper), worker_(worker), stop_(::eventfd(0, EFD_CLOEXEC)) {}
+  ~Emitters() {
+    worker_.end_events();
+    const std::uint64_t one = 1;
+    if (::write(stop_.get(), &one, sizeof one) < 0) {
+      // It is an eventfd that nobody has written to: there is room.
+    }
+    threads_.clear();
+  }
+  void start() {
+    if (std::exchange(started_, true)) return;
+    for (const auto& command : commands_) threads_.emplace_back([this, &command] { run(command); });
+  }
+
+ private:
+  void run(const CommandMethod& command) {
+    ShellCommand shell;
+    shell.text = command.command;
+    shell.stop_fd = stop_.get();
+    const auto outcome =
+        run_shell(shell, keeper_, [&](std::string line) { return worker_.emit(command.name, std::move(line)); });
+    if (!outcome) {
+      log::error("cannot start what is to be told", {{"channel", command.name}, {"error", outcome.error()}});
+    } else if (outcome->ending == ShellOutcome::Ending::kExited) {
+      log::info("nothing more to tell", {{"channel", command.name}, {"exit", outcome->exit_code}});
+    }
+  }
+
+  const std::vector<CommandMethod>& commands_;
+  const CommandKeeper& keeper_;
+  rpc::RpcWorker& worker_;
+  UniqueFd stop_;
+  bool started_ = false;
+  std::vector<std::jthread> threads_;
 };
 
 }  // namespace
@@ -104,9 +163,11 @@ int worker(int argc, const char* const* argv, const Command& command) {
   if (!opened) return refuse(opened.error());
   rpc::RpcWorker& worker = **opened;
   for (auto& method : working.commands) worker.serve(method.name, command_method(method.command, *keeper));
+  Emitters emitters(working.emitters, *keeper, worker);
   worker.hooks({{},
-                [](std::string_view peer) {
+                [&](std::string_view peer) {
                   log::info("connected", {{"peer", peer}});
+                  emitters.start();
                 },
                 [](std::string_view peer, std::string_view reason) {
                   log::info("disconnected", {{"peer", peer}, {"reason", reason}});

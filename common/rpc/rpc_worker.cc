@@ -61,11 +61,10 @@ Result<std::unique_ptr<RpcWorker>> RpcWorker::open(Context& context, WorkerOptio
 }
 
 RpcWorker::~RpcWorker() {
+  end_events();
   {
     const std::lock_guard lock(mutex_);
-    closing_ = true;
     queue_.clear();
-    room_.notify_all();
   }
   for (auto& [caller, invocation] : invocations_) invocation->cancel();
   for (auto& thread : threads_) thread.request_stop();
@@ -265,6 +264,12 @@ std::size_t RpcWorker::send_answers() {
 }
 
 // ---- events
+
+void RpcWorker::end_events() {
+  const std::lock_guard lock(mutex_);
+  closing_ = true;
+  room_.notify_all();
+}
 
 bool RpcWorker::emit(std::string channel, std::string content) {
   {

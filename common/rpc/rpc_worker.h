@@ -61,6 +61,8 @@ class RpcWorker final : private ControlEvents {
   /// Tells everybody who is connected, in order for each channel. Waits while more than 1 MiB is on its way. False: it
   /// is ending. Whoever calls it must have returned before the worker is destroyed.
   bool emit(std::string channel, std::string content);
+  /// From now on emit() takes nothing and does not wait. Any thread.
+  void end_events();
 
   /// Until a stop signal: what is going on may take up to `drain`; a second signal ends it at once. The exit code.
   int run(StopSignals& signals, Duration drain = 10s);

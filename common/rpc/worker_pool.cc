@@ -330,6 +330,11 @@ std::optional<MonoTime> WorkerPool::due() const {
 
 bool WorkerPool::has_worker(std::string_view type) const { return order_.contains(type); }
 
+std::string WorkerPool::name_of(PeerId worker) const {
+  const auto found = workers_.find(worker);
+  return found == workers_.end() ? "" : found->second->info.name;
+}
+
 PoolCounters WorkerPool::counters() const {
   PoolCounters out = counters_;
   for (const auto& [peer, worker] : workers_) out.late_answers += worker->calls.late_answers();

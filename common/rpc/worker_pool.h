@@ -20,6 +20,8 @@ namespace fantail::rpc {
 /// The requests with which a worker speaks of itself; see docs/protocol.md, section 13.
 inline constexpr std::string_view kReadyMethod = "fantail.ready";
 inline constexpr std::string_view kFreedMethod = "fantail.freed";
+/// The request with which a client of a service asks for the events of all workers: partial answers without end.
+inline constexpr std::string_view kListenMethod = "fantail.listen";
 /// The type of failure with which a worker that is about to end gives a request back, untouched.
 inline constexpr std::string_view kLeavingFailure = "fantail.leaving";
 inline constexpr std::uint32_t kMaxSlots = 128;  ///< less than the messages that a control link queues
@@ -79,6 +81,7 @@ class WorkerPool {
 
   bool has_worker(std::string_view type) const;
   std::size_t workers() const { return workers_.size(); }
+  std::string name_of(PeerId worker) const;                         ///< "": it is none
   std::size_t waiting() const { return calls_.size() - in_hand_; }  ///< calls without a worker
   std::size_t in_hand() const { return in_hand_; }                  ///< calls that a worker has
   PoolCounters counters() const;

@@ -310,6 +310,8 @@ def test_x7_a_command_that_fails_is_one_clear_failure_and_harms_no_other(request
         (("worker", "tcp://127.0.0.1:1", "--method", "a"), "NAME=COMMAND"),
         (("worker", "tcp://127.0.0.1:1", "--method", "a=b", "--method", "a=c"), "given twice"),
         (("worker", "tcp://127.0.0.1:1", "--method", "a=b", "--concurrency", "1000"), "--concurrency"),
+        (("worker", "tcp://127.0.0.1:1", "--emit", "a"), "--emit 'a'"),
+        (("listen",), "one ADDRESS"),
         (("service", "--endpoint", "nowhere"), "nowhere"),
         (("no-such-command",), "no-such-command"),
         ((), "usage"),
@@ -340,3 +342,42 @@ def test_x10_workers_start_and_end_over_and_over(requests: Requests, lab: Lab) -
         early = requests.worker(f"early{i}", ready=False, echo="cat")
         lab.wait_until(lambda: "worker started" in early.stderr(), "it is up")
         assert early.terminate() == OK, "also before it has found the service"
+
+
+# --- events ------------------------------------------------------------------------------------------------------------
+
+
+def test_x8_what_workers_tell_reaches_every_listener_in_order(requests: Requests, lab: Lab) -> None:
+    """100,000 events of two workers, while calls and heartbeats go on; all of them at each of two listeners."""
+    service = requests.service()
+    listeners = [requests.agent("listen", requests.address, "--count", 100_000) for _ in range(2)]
+    for listener in listeners:
+        listener.may_end = True
+        lab.wait_until(lambda: "listening" in listener.stderr(), "it listens")
+    for name in ("a", "b"):
+        requests.worker(name, "--emit", f"numbers=seq 49000; echo '{{\"from\": \"{name}\"}}'; seq 999; sleep 1000", echo="cat")
+    for _ in range(5):
+        assert requests.value("echo")
+    for listener in listeners:
+        assert listener.wait_exit() == OK
+        seen: dict[str, list[object]] = {"a": [], "b": []}
+        for line in listener.lines():
+            event = json.loads(line)
+            seen[event["worker"]].append(event["content"])
+            assert (event["channel"], event["sequence"]) == ("numbers", len(seen[event["worker"]]))
+        for name, contents in seen.items():
+            assert contents == [*range(1, 49001), {"from": name}, *range(1, 1000)]
+    assert "worker gone" not in service.stderr()
+
+
+def test_x8_a_listener_finds_the_service_again_and_says_that_something_may_be_missing(requests: Requests, lab: Lab) -> None:
+    service = requests.service()
+    listener = requests.agent("listen", requests.address)
+    lab.wait_until(lambda: "listening" in listener.stderr(), "it listens")
+    service.kill9()
+    service.start()
+    lab.wait_until(lambda: listener.stderr().count("listening") == 2, "it listens again")
+    assert "events may be missing" in listener.stderr()
+    requests.worker("w", "--emit", "words=echo plain text; sleep 1000")
+    lab.wait_until(lambda: listener.stdout().endswith(b"\n"), "it is told")
+    assert json.loads(listener.stdout()) == {"worker": "w", "channel": "words", "sequence": 1, "content": "plain text"}
