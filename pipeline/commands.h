@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/base/options.h"
+#include "common/base/program.h"
 #include "common/base/result.h"
 #include "common/rpc/call_table.h"
 #include "common/wire/messages.h"
@@ -23,12 +24,6 @@ enum CommandExit : int {
   kUnreachable = 4,  ///< nobody answers there, or no worker is there
 };
 
-struct Command {
-  std::string_view name;
-  std::string_view usage;  ///< behind "fantail-pipeline NAME"
-  std::string_view summary;
-  int (*run)(int argc, const char* const* argv, const Command& command);
-};
 /// All of them, in the order of --help.
 const std::vector<Command>& commands();
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/base/options.h"
+#include "common/base/program.h"
 #include "common/rpc/call_table.h"
 
 namespace fantail::state {
@@ -34,12 +35,6 @@ struct ClientOptions {
 /// Prints a failed call and returns the exit code for it.
 int report(const rpc::CallError& error, const ClientOptions& options);
 
-struct Command {
-  std::string_view name;
-  std::string_view usage;  ///< behind "fantail-state NAME"
-  std::string_view summary;
-  int (*run)(int argc, const char* const* argv, const Command& command);
-};
 /// All of them, in the order of --help.
 const std::vector<Command>& commands();
 

@@ -4,6 +4,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstdio>
+
+#include "common/base/version.h"
 
 namespace fantail {
 
@@ -20,6 +23,33 @@ std::string host_name() {
 void keep_chunks_in_heap() {
   mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024);
   mallopt(M_TRIM_THRESHOLD, 8 * 1024 * 1024);
+}
+
+int run_commands(int argc, const char* const* argv, const char* program, const char* summary,
+                 const std::vector<Command>& commands) {
+  const std::string_view name = argc > 1 ? argv[1] : "";
+  const auto print_help = [&](std::FILE* to) {
+    std::fprintf(to, "usage: %s COMMAND [options] [arguments]\n\n%s\n\n", program, summary);
+    for (const auto& command : commands) std::fprintf(to, "  %-8s %s\n", command.name.data(), command.summary.data());
+    std::fprintf(to, "\n%s COMMAND --help lists the options of a command.\n", program);
+  };
+  if (name == "--help" || name == "-h") {
+    print_help(stdout);
+    return kExitOk;
+  }
+  if (name == "--version") {
+    std::printf("%s %s\n", program, kVersion);
+    return kExitOk;
+  }
+  for (const auto& command : commands) {
+    if (command.name == name) return command.run(argc - 1, argv + 1, command);
+  }
+  if (name.empty()) {
+    print_help(stderr);
+  } else {
+    std::fprintf(stderr, "%s: there is no command '%s'; --help lists those that exist\n", program, argv[1]);
+  }
+  return kExitUsage;
 }
 
 }  // namespace fantail

@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "common/base/log.h"
 #include "common/base/options.h"
@@ -28,6 +30,20 @@ std::string host_name();
 /// Allocator settings for programs that move chunks: these stay in the heap instead of being mapped and unmapped each
 /// time. Before the first thread.
 void keep_chunks_in_heap();
+
+/// One command of a program that has several.
+struct Command {
+  std::string_view name;
+  std::string_view usage;  ///< behind "PROGRAM NAME"
+  std::string_view summary;
+  /// `argv[0]` is the name. The exit code.
+  int (*run)(int argc, const char* const* argv, const Command& command);
+};
+
+/// main() of such a program: finds the command and runs it; answers --help and --version. kExitUsage: there is none of
+/// that name.
+int run_commands(int argc, const char* const* argv, const char* program, const char* summary,
+                 const std::vector<Command>& commands);
 
 /// main() of a program that runs until it is told to stop: reads `options` into `config`, answers --help, --check and
 /// the like, sets up the log and the signals, opens the program, runs it. Config has problems() and log_level;
