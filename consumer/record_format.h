@@ -59,7 +59,4 @@ class PathTemplate {
   bool dated_ = false;
 };
 
-std::string_view basename_of(std::string_view path);
-bool is_utf8(std::string_view text);
-
 }  // namespace fantail

@@ -1,12 +1,6 @@
 #include "state/journal.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <fstream>
 
 #include "common/base/digest.h"
 #include "common/base/log.h"
@@ -18,70 +12,13 @@ namespace {
 
 constexpr std::uint64_t kMarkEveryBytes = 64 * 1024;
 constexpr std::size_t kPieceBytes = 1024 * 1024;      // of a compaction, per turn
-constexpr std::size_t kReadBytes = 1024 * 1024;       // of a replay
 constexpr std::size_t kUnwrittenBytes = 1024 * 1024;  // kept back with Durability::kNone
 constexpr std::size_t kMostEpochs = 32;               // the index is a small file
 constexpr const char* kIndexFile = "journal";
 
-/// Changes at each start of the system: what was not synced before may be lost.
-std::string boot_id() {
-  std::string id;
-  std::ifstream in("/proc/sys/kernel/random/boot_id");
-  std::getline(in, id);
-  return id;
-}
-
-Status write_fully(int fd, std::string_view bytes, std::uint64_t offset, const std::filesystem::path& path) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return fail_errno(n < 0 ? errno : EIO, "journal " + path.string());
-    offset += static_cast<std::uint64_t>(n);
-    bytes.remove_prefix(static_cast<std::size_t>(n));
-  }
-  return {};
-}
-
 }  // namespace
 
 // ---- one file
-
-Result<std::size_t> JournalFile::read_at(FileOffset offset, std::span<std::byte> buffer) {
-  std::size_t done = 0;
-  while (done < buffer.size()) {
-    const ssize_t n =
-        ::pread(fd_.get(), buffer.data() + done, buffer.size() - done, static_cast<off_t>(offset.raw + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail_errno(errno, "journal " + path_.string());
-    if (n == 0) break;
-    done += static_cast<std::size_t>(n);
-  }
-  return done;
-}
-
-Status JournalFile::append(std::string_view lines) {
-  if (auto ok = write_fully(fd_.get(), lines, length_, path_); !ok) {
-    take_back(length_);  // half a line must not stay in front of the next one
-    return ok;
-  }
-  length_ += lines.size();
-  return {};
-}
-
-Status JournalFile::cut_to(std::uint64_t length) {
-  length_ = length;
-  if (::ftruncate(fd_.get(), static_cast<off_t>(length_)) != 0) return fail_errno(errno, "journal " + path_.string());
-  return {};
-}
-
-void JournalFile::take_back(std::uint64_t length) {
-  if (const auto ok = cut_to(length); !ok) log::error("cannot take back a record", {{"error", ok.error()}});
-}
-
-Status JournalFile::sync() const {
-  if (::fdatasync(fd_.get()) != 0) return fail_errno(errno, "journal " + path_.string());
-  return {};
-}
 
 void JournalFile::note(std::uint64_t revision, std::uint64_t offset) {
   if (marks_.empty() || offset - marks_.back().offset >= kMarkEveryBytes) marks_.push_back({revision, offset});
@@ -100,21 +37,15 @@ std::filesystem::path Journal::file_path(std::uint64_t sequence) const {
 }
 
 Result<std::unique_ptr<JournalFile>> Journal::create(StreamId stream, std::uint64_t sequence) const {
-  const auto path = file_path(sequence);
-  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0640));
-  if (!fd) return fail_errno(errno, "journal " + path.string());
-  return std::make_unique<JournalFile>(path, stream, sequence, std::move(fd));
+  auto file = AppendFile::create(file_path(sequence));
+  if (!file) return tl::unexpected(file.error());
+  return std::make_unique<JournalFile>(std::move(*file), stream, sequence);
 }
 
 Result<std::unique_ptr<JournalFile>> Journal::open_file(StreamId stream, std::uint64_t sequence) const {
-  const auto path = file_path(sequence);
-  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-  if (!fd) return fail_errno(errno, "journal " + path.string());
-  struct stat status {};
-  if (::fstat(fd.get(), &status) != 0) return fail_errno(errno, "journal " + path.string());
-  auto file = std::make_unique<JournalFile>(path, stream, sequence, std::move(fd));
-  file->length_ = static_cast<std::uint64_t>(status.st_size);
-  return file;
+  auto file = AppendFile::open(file_path(sequence));
+  if (!file) return tl::unexpected(file.error());
+  return std::make_unique<JournalFile>(std::move(*file), stream, sequence);
 }
 
 Result<Journal> Journal::open(const StateDirectory& directory, StateStore& store) {
@@ -174,7 +105,7 @@ Result<Journal> Journal::open(const StateDirectory& directory, StateStore& store
   if (*ending == Ending::kUnfinished || *ending == Ending::kBadLine) {
     log::warn("the end of the journal was not complete and is cut off",
               {{"path", journal.current_->path().string()}, {"offset", good}});
-    if (auto ok = journal.current_->cut_to(good.raw); !ok) return tl::unexpected(ok.error());
+    if (auto ok = journal.current_->file_.cut_to(good.raw); !ok) return tl::unexpected(ok.error());
   }
   journal.clean_up();
   return journal;
@@ -182,42 +113,27 @@ Result<Journal> Journal::open(const StateDirectory& directory, StateStore& store
 
 /// Repeats all records. What is behind the last good one does not count any more, but is left where it is.
 Result<Journal::Ending> Journal::replay(JournalFile& file, StateStore& store) {
-  std::string pending;
-  std::uint64_t at = 0;  // of the first byte of `pending` in the file
-  std::uint64_t good = 0;
-  std::uint64_t offset = 0;
-  std::string buffer(kReadBytes, '\0');
   bool bad = false;
-  while (!bad) {
-    const auto n = file.read_at({offset}, std::as_writable_bytes(std::span(buffer.data(), buffer.size())));
-    if (!n) return tl::unexpected(n.error());
-    if (*n == 0) break;
-    offset += *n;
-    pending.append(buffer, 0, *n);
-    std::size_t from = 0;
-    for (std::size_t end = pending.find('\n'); end != std::string::npos; end = pending.find('\n', from)) {
-      const auto record = parse_line(std::string_view(pending).substr(from, end - from));
-      Status applied;
-      if (record) applied = store.replay(*record);
-      if (!record || !applied) {
-        bad = true;
-        log::warn("a line of the journal is no good", {{"path", file.path().string()},
-                                                       {"offset", FileOffset{at + from}},
-                                                       {"error", record ? applied.error() : record.error()}});
-        break;
-      }
-      const std::uint64_t line = at + from;
-      if (const auto* begin = std::get_if<SnapshotBegin>(&*record)) file.base_revision_ = begin->revision;
-      if (std::holds_alternative<SnapshotEnd>(*record)) file.snapshot_end_ = line + (end - from) + 1;
-      if (const auto* change = std::get_if<Change>(&*record)) file.note(change->revision, line);
-      from = end + 1;
-      good = at + from;
+  const auto upto = file.file_.for_each_line([&](std::string_view line, std::uint64_t offset) {
+    const auto record = parse_line(line);
+    Status applied;
+    if (record) applied = store.replay(*record);
+    if (!record || !applied) {
+      bad = true;
+      log::warn("a line of the journal is no good", {{"path", file.path().string()},
+                                                     {"offset", FileOffset{offset}},
+                                                     {"error", record ? applied.error() : record.error()}});
+      return false;
     }
-    pending.erase(0, from);
-    at += from;
-  }
-  if (good == file.length_) return Ending::kWhole;
-  const std::uint64_t surplus = file.length_ - good;
+    if (const auto* begin = std::get_if<SnapshotBegin>(&*record)) file.base_revision_ = begin->revision;
+    if (std::holds_alternative<SnapshotEnd>(*record)) file.snapshot_end_ = offset + line.size() + 1;
+    if (const auto* change = std::get_if<Change>(&*record)) file.note(change->revision, offset);
+    return true;
+  });
+  if (!upto) return tl::unexpected(upto.error());
+  const std::uint64_t good = *upto;
+  if (good == file.file_.length()) return Ending::kWhole;
+  const std::uint64_t surplus = file.file_.length() - good;
   // Is any whole record behind the bad one? Then it is no cut-off end.
   bool damaged = false;
   if (bad) {
@@ -232,7 +148,7 @@ Result<Journal::Ending> Journal::replay(JournalFile& file, StateStore& store) {
       from = end;
     }
   }
-  file.length_ = good;
+  file.file_.disregard_behind(good);
   if (damaged) return Ending::kDamaged;
   return bad ? Ending::kBadLine : Ending::kUnfinished;
 }
@@ -288,7 +204,7 @@ Status Journal::commit(const std::vector<Change>& changes, Durability durability
   std::string& lines = lines_;  // kept for its memory
   lines.clear();
   marks_.clear();
-  const std::uint64_t begin = current_->length_ + buffer_.size();
+  const std::uint64_t begin = current_->file_.length() + buffer_.size();
   for (const Change& change : changes) {
     marks_.push_back({change.revision, begin + lines.size()});
     lines += to_line(change);
@@ -302,10 +218,10 @@ Status Journal::commit(const std::vector<Change>& changes, Durability durability
       }
     }
   } else {
-    if (auto ok = current_->append(lines); !ok) return ok;
+    if (auto ok = current_->file_.append(lines); !ok) return ok;
     if (durability == Durability::kFsync) {
-      if (auto ok = current_->sync(); !ok) {
-        current_->take_back(begin);
+      if (auto ok = current_->file_.sync(); !ok) {
+        current_->file_.take_back(begin);
         return ok;
       }
     }
@@ -317,7 +233,7 @@ Status Journal::commit(const std::vector<Change>& changes, Durability durability
 
 Status Journal::flush() {
   if (buffer_.empty()) return {};
-  if (auto ok = current_->append(buffer_); !ok) return ok;
+  if (auto ok = current_->file_.append(buffer_); !ok) return ok;
   buffer_.clear();
   return {};
 }
@@ -330,9 +246,9 @@ Status Journal::begin_compaction(const StateStore& store) {
   if (!file) return tl::unexpected(file.error());
   compaction_ = std::make_unique<Compaction>();
   compaction_->file = std::move(*file);
-  compaction_->tail = current_ ? current_->length_ : 0;
+  compaction_->tail = current_ ? current_->file_.length() : 0;
   compaction_->file->base_revision_ = store.revision();
-  if (auto ok = compaction_->file->append(to_line(SnapshotBegin{store.revision()})); !ok) {
+  if (auto ok = compaction_->file->file_.append(to_line(SnapshotBegin{store.revision()})); !ok) {
     compaction_.reset();
     return ok;
   }
@@ -361,19 +277,19 @@ Result<bool> Journal::compact_piece(const StateStore& store) {
     });
     c.scanned = !more;
     if (c.scanned) lines += to_line(SnapshotEnd{store.revision(), c.entries});
-    if (auto ok = c.file->append(lines); !ok) return give_up(ok.error());
+    if (auto ok = c.file->file_.append(lines); !ok) return give_up(ok.error());
     if (!c.scanned) return false;
-    c.file->snapshot_end_ = c.file->length_;
+    c.file->snapshot_end_ = c.file->file_.length();
   }
   // Every change since the snapshot was begun: entries that are newer than one of them say so.
   if (current_) {
     if (auto ok = flush(); !ok) return give_up(ok.error());
-    std::string bytes(std::min<std::uint64_t>(current_->length_ - c.tail, kPieceBytes), '\0');
+    std::string bytes(std::min<std::uint64_t>(current_->file_.length() - c.tail, kPieceBytes), '\0');
     const auto n = current_->read_at({c.tail}, std::as_writable_bytes(std::span(bytes.data(), bytes.size())));
     if (!n) return give_up(n.error());
     bytes.resize(*n);
-    const std::uint64_t begin = c.file->length_;
-    if (auto ok = c.file->append(bytes); !ok) return give_up(ok.error());
+    const std::uint64_t begin = c.file->file_.length();
+    if (auto ok = c.file->file_.append(bytes); !ok) return give_up(ok.error());
     // Marks move along; those within what was copied are of the old file.
     for (const auto& mark : current_->marks_) {
       if (mark.offset >= c.tail && mark.offset < c.tail + bytes.size()) {
@@ -381,9 +297,9 @@ Result<bool> Journal::compact_piece(const StateStore& store) {
       }
     }
     c.tail += bytes.size();
-    if (c.tail < current_->length_) return false;
+    if (c.tail < current_->file_.length()) return false;
   }
-  if (auto ok = c.file->sync(); !ok) return give_up(ok.error());
+  if (auto ok = c.file->file_.sync(); !ok) return give_up(ok.error());
   std::unique_ptr<JournalFile> before = std::exchange(previous_, std::exchange(current_, std::move(c.file)));
   compaction_.reset();
   if (auto ok = remember(); !ok) {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "common/base/result.h"
-#include "common/base/unique_fd.h"
+#include "common/storage/append_file.h"
 #include "common/storage/state_directory.h"
 #include "common/stream/stream_source.h"
 #include "state/change.h"
@@ -37,23 +37,19 @@ struct Epoch {
 /// change.h.
 class JournalFile final : public StreamSource {
  public:
-  JournalFile(std::filesystem::path path, StreamId stream, std::uint64_t sequence, UniqueFd fd)
-      : path_(std::move(path)), stream_(stream), sequence_(sequence), fd_(std::move(fd)) {}
+  JournalFile(AppendFile file, StreamId stream, std::uint64_t sequence)
+      : file_(std::move(file)), stream_(stream), sequence_(sequence) {}
 
-  Result<std::size_t> read_at(FileOffset offset, std::span<std::byte> buffer) override;
+  Result<std::size_t> read_at(FileOffset offset, std::span<std::byte> buffer) override {
+    return file_.read_at(offset.raw, buffer);
+  }
   void mark_sent(FileOffset, std::span<const std::byte>) override {}
 
-  /// All or nothing: on error the file is as long as it was.
-  Status append(std::string_view lines);
-  Status sync() const;
-  Status cut_to(std::uint64_t length);
-  /// After an append that failed half-way: what is behind `length` does not count. A failure is logged.
-  void take_back(std::uint64_t length);
-
-  const std::filesystem::path& path() const { return path_; }
+  AppendFile& file() { return file_; }
+  const std::filesystem::path& path() const { return file_.path(); }
   StreamId stream() const { return stream_; }
   std::uint64_t sequence() const { return sequence_; }
-  FileOffset end() const { return {length_}; }
+  FileOffset end() const { return {file_.length()}; }
   /// Where the snapshot ends and the changes begin.
   FileOffset snapshot_end() const { return {snapshot_end_}; }
   /// The first change that is in it has the revision behind this one.
@@ -67,11 +63,9 @@ class JournalFile final : public StreamSource {
   friend class Journal;
   void note(std::uint64_t revision, std::uint64_t offset);
 
-  std::filesystem::path path_;
+  AppendFile file_;
   StreamId stream_;
   std::uint64_t sequence_;
-  UniqueFd fd_;
-  std::uint64_t length_ = 0;
   std::uint64_t snapshot_end_ = 0;
   std::uint64_t base_revision_ = 0;
   struct Mark {

@@ -7,7 +7,6 @@
 #include "common/base/program.h"
 #include "common/base/version.h"
 #include "common/json/json.h"
-#include "common/storage/small_file.h"
 #include "state/client.h"
 
 namespace fantail::state {
@@ -21,7 +20,6 @@ constexpr Duration kRetryJournal = 250ms;
 constexpr Duration kRetryCompaction = 10s;
 constexpr Duration kDefaultLease = 5s;
 constexpr Duration kLastWord = 1s;
-constexpr const char* kNodeFile = "node";
 constexpr const char* kTopic = "state";
 constexpr const char* kStreamPath = "/state/journal.jsonl";  // what consumers call it; its own name changes
 
@@ -49,18 +47,9 @@ Status StateServer::open_state() {
                                                               : std::filesystem::path(config_.state_dir));
   if (!state) return tl::unexpected(state.error());
   state_ = std::move(*state);
-  const auto path = state_->path() / kNodeFile;
-  auto text = read_small_file(path);
-  if (text) {
-    const auto id = id_from_hex<NodeId>(std::string_view(*text).substr(0, 32));
-    if (!id) return fail(ErrorCode::kCorrupt, path.string() + ": is no node id; remove it to begin as a new node");
-    node_ = *id;
-  } else if (text.error().code == ErrorCode::kNotFound) {
-    node_ = random_id<NodeId>();
-    if (auto ok = replace_small_file(path, to_string(node_) + "\n"); !ok) return ok;
-  } else {
-    return tl::unexpected(text.error());
-  }
+  const auto node = state_->node_id();
+  if (!node) return tl::unexpected(node.error());
+  node_ = *node;
   auto journal = Journal::open(*state_, store_);
   if (!journal) return tl::unexpected(journal.error());
   journal_ = std::move(*journal);
@@ -95,10 +84,8 @@ Status StateServer::connect() {
   publishing.broadcast.chunk_bytes = kChunkBytes;
   publishing.broadcast.adapt_to_loss = config_.epgm();
   publishing.broadcast.compression.mode = CompressionConfig::Mode::kNone;
-  const std::uint64_t mbit = config_.rate_mbit == 0 && config_.epgm() ? kDefaultMulticastMbit : config_.rate_mbit;
-  publishing.broadcast.rate_bytes_per_s = mbit * 1'000'000 / 8;
-  BroadcastPort& port = multicast_ ? static_cast<BroadcastPort&>(*multicast_) : *publisher_socket_;
-  streams_ = std::make_unique<StreamPublisher>(publishing, port, *control_, pool_, ledger_, *this);
+  publishing.broadcast.rate_bytes_per_s = broadcast_->rate_bytes_per_s();
+  streams_ = std::make_unique<StreamPublisher>(publishing, broadcast_->port(), *control_, pool_, ledger_, *this);
   rpc_ = std::make_unique<rpc::RpcServer>(
       *control_,
       [this](const rpc::Caller& caller, const wire::Request& request, std::string_view arguments) {
@@ -119,33 +106,20 @@ Status StateServer::connect() {
 Status StateServer::listen() {
   const auto requests = control_->bind(config_.request_endpoint());
   if (!requests) return tl::unexpected(requests.error());
-  if (config_.epgm()) {
-    const auto group = config_.epgm_config();
-    if (!group) return tl::unexpected(group.error());
-    auto multicast = EpgmPublisher::open(context_, *group, kQueueMessages);
-    if (!multicast) return tl::unexpected(multicast.error());
-    multicast_ = std::move(*multicast);
-    published_at_ = group->address;
-    // Who only knows the group learns from beacons where to fetch from; an address of this host alone helps nobody
-    // else.
-    const auto local = config_.multicast.local();
-    const auto reachable = parse_endpoint(*requests);
-    if (local && reachable && reachable->scheme == Endpoint::Scheme::kTcp &&
-        (!reachable->is_local() || local->starts_with("127."))) {
-      advertised_ = reachable_at(*requests, *local);
-    }
-  } else {
-    auto publisher = Publisher::open(context_, kQueueMessages);
-    if (!publisher) return tl::unexpected(publisher.error());
-    publisher_socket_ = std::move(*publisher);
-    const auto bound = publisher_socket_->bind(config_.publish_endpoint());
-    if (!bound) return tl::unexpected(bound.error());
-    published_at_ = *bound;
+  auto broadcast = BroadcastSide::open(context_, {.epgm = config_.epgm(),
+                                                  .publish = config_.publish_endpoint(),
+                                                  .multicast = config_.multicast,
+                                                  .rate_mbit = config_.rate_mbit,
+                                                  .queue_messages = kQueueMessages});
+  if (!broadcast) return tl::unexpected(broadcast.error());
+  broadcast_ = std::move(*broadcast);
+  advertised_ = broadcast_->advertised(*requests);
+  if (!broadcast_->multicast()) {
     // Where a fantail-consumer looks for the control link of what it connects to.
-    const auto control = control_->bind(control_endpoint(*parse_endpoint(published_at_)));
+    const auto control = control_->bind(control_endpoint(*parse_endpoint(broadcast_->address())));
     if (!control) return tl::unexpected(control.error());
   }
-  log::info("listening", {{"endpoint", *requests}, {"publish", published_at_}});
+  log::info("listening", {{"endpoint", *requests}, {"publish", broadcast_->address()}});
   if (!config_.request_endpoint().is_local() && !context_.key()) {
     log::warn("listening beyond this host without keys: anybody who reaches the port can read and change the state",
               {{"endpoint", *requests}});
@@ -199,7 +173,7 @@ void StateServer::info(const rpc::Caller& caller) {
                     {"node", to_string(node_)},
                     {"name", config_.name},
                     {"transport", config_.transport},
-                    {"publish", published_at_},
+                    {"publish", broadcast_->address()},
                     {"group", config_.multicast.group},
                     {"port", config_.multicast.port},
                     {"revision", store_.revision()},
@@ -215,7 +189,7 @@ void StateServer::info(const rpc::Caller& caller) {
 }
 
 std::uint64_t StateServer::refused_keys() const {
-  return control_->counters().refused_keys + (publisher_socket_ ? publisher_socket_->refused_keys() : 0);
+  return control_->counters().refused_keys + broadcast_->refused_keys();
 }
 
 std::uint64_t StateServer::oldest_revision() {
@@ -398,8 +372,7 @@ std::size_t StateServer::turn(MonoTime now) {
     store_.expire(wall_now());
   }
   settle(now);
-  if (publisher_socket_ && publisher_socket_->receive_subscriptions()) streams_->on_subscription();
-  if (multicast_) multicast_->relay().turn(now);
+  if (broadcast_->turn(now)) streams_->on_subscription();
   return streams_->turn(now) + compact(now) + snapshots_->turn() + rpc_->turn();
 }
 
@@ -407,14 +380,8 @@ void StateServer::wait(MonoTime now, StopSignals& signals) {
   Waiter waiter;
   waiter.add_descriptor(signals.fd());
   for (void* socket : control_->native_sockets()) waiter.add_socket(socket);
-  if (publisher_socket_) waiter.add_socket(publisher_socket_->native_socket());
-  if (streams_->blocked())
-    waiter.add_descriptor(multicast_ ? multicast_->mailbox_fd() : publisher_socket_->mailbox_fd());
-  MonoTime until = std::min({now + kLongestWait, streams_->due(now), control_->due()});
-  if (multicast_) {
-    until = std::min(until, multicast_->relay().due(now));
-    if (multicast_->relay().fd() >= 0) waiter.add_descriptor(multicast_->relay().fd());
-  }
+  broadcast_->add_to(waiter, streams_->blocked());
+  MonoTime until = std::min({now + kLongestWait, streams_->due(now), control_->due(), broadcast_->due(now)});
   for (const auto& [id, session] : sessions_) until = std::min(until, session.until);
   if (const auto due = store_.due()) {
     until = std::min(
@@ -439,7 +406,8 @@ int StateServer::run(StopSignals& signals) {
     log::error("cannot write the journal at the end", {{"error", ok.error()}});
     failed_ = true;
   }
-  if (const auto ok = journal_->current().sync(); !ok) log::warn("cannot sync the journal", {{"error", ok.error()}});
+  if (const auto ok = journal_->current().file().sync(); !ok)
+    log::warn("cannot sync the journal", {{"error", ok.error()}});
   control_->flush(kLastWord, *this);
   log::info("state server ended", {{"revision", store_.revision()},
                                    {"requests", rpc_->counters().requests},

@@ -10,10 +10,8 @@
 #include "common/rpc/rpc_server.h"
 #include "common/storage/state_directory.h"
 #include "common/stream/stream_publisher.h"
-#include "common/transport/broadcast.h"
+#include "common/transport/broadcast_side.h"
 #include "common/transport/control_link.h"
-#include "common/transport/epgm.h"
-#include "common/transport/waiter.h"
 #include "state/journal.h"
 #include "state/server_config.h"
 #include "state/snapshot_sender.h"
@@ -81,12 +79,10 @@ class StateServer final : public ControlEvents, public PublisherEvents {
   Context context_;
   FramePool pool_;
   CommitLedger ledger_;
-  std::unique_ptr<Publisher> publisher_socket_;  ///< tcp
-  std::unique_ptr<EpgmPublisher> multicast_;     ///< epgm
+  std::optional<BroadcastSide> broadcast_;
   std::unique_ptr<ControlLink> control_;
   std::unique_ptr<StreamPublisher> streams_;
   std::unique_ptr<rpc::RpcServer> rpc_;
-  std::string published_at_;
   std::string advertised_;  ///< to consumers that only know the multicast group; empty: nothing
   std::map<PeerId, InstanceId> peers_;
   std::vector<Answer> answers_;

@@ -76,6 +76,4 @@ Durability ServerConfig::how_durable() const {
   return durability == "fsync" ? Durability::kFsync : Durability::kWrite;
 }
 
-Result<EpgmConfig> ServerConfig::epgm_config() const { return multicast.to_send(rate_mbit); }
-
 }  // namespace fantail::state

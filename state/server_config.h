@@ -7,7 +7,6 @@
 #include "common/base/log.h"
 #include "common/base/options.h"
 #include "common/transport/endpoint.h"
-#include "common/transport/epgm.h"
 #include "common/transport/multicast_options.h"
 #include "state/journal.h"
 
@@ -42,7 +41,6 @@ struct ServerConfig {
   Endpoint request_endpoint() const { return *parse_endpoint(endpoint); }
   Endpoint publish_endpoint() const;
   Durability how_durable() const;
-  Result<EpgmConfig> epgm_config() const;  ///< the interface may have gone since
 };
 
 }  // namespace fantail::state

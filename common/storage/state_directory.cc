@@ -10,6 +10,7 @@
 #include <cstdlib>
 
 #include "common/base/clock.h"
+#include "common/storage/small_file.h"
 
 namespace fantail {
 
@@ -40,6 +41,20 @@ Result<StateDirectory> StateDirectory::open(const std::filesystem::path& path) {
     return fail_errno(errno, "state directory: cannot write " + lock_path.string());
   }
   return StateDirectory(std::filesystem::absolute(path), std::move(lock));
+}
+
+Result<NodeId> StateDirectory::node_id() const {
+  const auto path = path_ / "node";
+  const auto text = read_small_file(path);
+  if (text) {
+    const auto id = id_from_hex<NodeId>(std::string_view(*text).substr(0, 32));
+    if (!id) return fail(ErrorCode::kCorrupt, path.string() + ": is no node id; remove it to begin as a new node");
+    return *id;
+  }
+  if (text.error().code != ErrorCode::kNotFound) return tl::unexpected(text.error());
+  const auto id = random_id<NodeId>();
+  if (auto ok = replace_small_file(path, to_string(id) + "\n"); !ok) return tl::unexpected(ok.error());
+  return id;
 }
 
 Result<std::filesystem::path> StateDirectory::set_aside(const std::string& file) const {

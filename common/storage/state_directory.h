@@ -4,6 +4,7 @@
 #include <string>
 
 #include "common/base/result.h"
+#include "common/base/types.h"
 #include "common/base/unique_fd.h"
 
 namespace fantail {
@@ -15,6 +16,9 @@ class StateDirectory {
   static Result<StateDirectory> open(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
+  /// Who we are as long as this directory lives; drawn when it is asked for first. kCorrupt: the file that has it is
+  /// damaged.
+  Result<NodeId> node_id() const;
   /// Renames a damaged `file` (and SQLite's companions) to `file.damaged-<UTC>` and returns the new name.
   Result<std::filesystem::path> set_aside(const std::string& file) const;
 

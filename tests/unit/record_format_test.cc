@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "common/base/text.h"
+
 namespace fantail {
 namespace {
 
