@@ -16,6 +16,27 @@ wire::Peer self_as(wire::Role role, std::string name) {
   return self;
 }
 
+OptionSet options_of(const Command& command) {
+  const std::string name = "fantail-pipeline " + std::string(command.name);
+  return {name, name + " " + std::string(command.usage), std::string(command.summary)};
+}
+
+std::optional<int> read_options(OptionSet& options, int argc, const char* const* argv,
+                                const std::function<std::vector<std::string>()>& problems) {
+  switch (options.parse(argc, argv, problems)) {
+    case OptionSet::Outcome::kExitOk: return kOk;
+    case OptionSet::Outcome::kUsageError: return kUsage;
+    case OptionSet::Outcome::kRun: break;
+  }
+  if (options.check_only()) return kOk;
+  return std::nullopt;
+}
+
+int refuse(const Command& command, const Error& error) {
+  log::say("fantail-pipeline " + std::string(command.name) + ": " + error.context);
+  return exit_code_of(error);
+}
+
 int service(int argc, const char* const* argv, const Command& command) {
   ServiceConfig config;
   const std::string name = "fantail-pipeline " + std::string(command.name);
@@ -29,6 +50,18 @@ int service(int argc, const char* const* argv, const Command& command) {
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> all = {
+      {"run", "--lines FILE --task NAME=CMD... [options]",
+       "Does the lines of a file with commands, on workers of this host and of others; prints the results.", &run},
+      {"map", "CMD [options]", "Prints what CMD makes of each line of stdin, in their order.", &map},
+      {"distribute", "--lines FILE --task NAME=CMD... [options]", "Hands jobs to workers that come for them.",
+       &distribute},
+      {"work", "[options]", "Does jobs of a distributor.", &work},
+      {"collect", "[options]", "Takes results of workers, keeps and publishes them.", &collect},
+      {"dead", "list|show|requeue|purge [ID...] [options]", "Looks after jobs that were given up.", &dead},
+      {"result", "ID [options]", "Prints the result of one job.", &result},
+      {"status", "[options]", "Prints how far a distributor or a collector is.", &status},
+      {"metadata", "JSON [options]", "Tells a distributor that waits for it what all of a run are to know.", &metadata},
+      {"workers", "N [options]", "Changes how many workers a run has.", &workers},
       {"service", "[options]", "Hands requests of clients to workers and answers back, at one well-known address.",
        &service},
       {"worker", "ADDRESS --method NAME=CMD... [options]",

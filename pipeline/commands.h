@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,9 +30,27 @@ enum CommandExit : int {
 const std::vector<Command>& commands();
 
 int call(int argc, const char* const* argv, const Command& command);
+int collect(int argc, const char* const* argv, const Command& command);
+int dead(int argc, const char* const* argv, const Command& command);
+int distribute(int argc, const char* const* argv, const Command& command);
 int listen(int argc, const char* const* argv, const Command& command);
+int map(int argc, const char* const* argv, const Command& command);
+int metadata(int argc, const char* const* argv, const Command& command);
+int result(int argc, const char* const* argv, const Command& command);
+int run(int argc, const char* const* argv, const Command& command);
 int service(int argc, const char* const* argv, const Command& command);
+int status(int argc, const char* const* argv, const Command& command);
+int work(int argc, const char* const* argv, const Command& command);
 int worker(int argc, const char* const* argv, const Command& command);
+int workers(int argc, const char* const* argv, const Command& command);
+
+/// The options of a command, still without any.
+OptionSet options_of(const Command& command);
+/// Reads them. An exit code: there is nothing more to do.
+std::optional<int> read_options(OptionSet& options, int argc, const char* const* argv,
+                                const std::function<std::vector<std::string>()>& problems);
+/// Says why a command cannot begin; the exit code.
+int refuse(const Command& command, const Error& error);
 
 /// How this process greets.
 wire::Peer self_as(wire::Role role, std::string name);

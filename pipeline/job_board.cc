@@ -104,19 +104,19 @@ std::optional<JobId> JobBoard::due_suspect(MonoTime now) const {
   return std::nullopt;
 }
 
-void JobBoard::hand_out(Worker& worker, JobId job, std::vector<Assignment>& to) {
+void JobBoard::hand_out(std::uint64_t id, JobId job, std::vector<Assignment>& to) {
   Task& task = tasks_[job.task];
   unsigned attempt = 1;
   if (const auto troubled = task.troubled.find(job.number); troubled != task.troubled.end()) {
     attempt = ++troubled->second.attempts;
     troubled->second.again.reset();
   }
-  task.out.insert(job.number);
-  worker.held.insert(job);
+  task.out.emplace(job.number, id);
+  workers_[id].held.insert(job);
   to.push_back({job, attempt});
 }
 
-void JobBoard::take_of(std::uint32_t index, Worker& worker, std::size_t count, MonoTime now,
+void JobBoard::take_of(std::uint32_t index, std::uint64_t worker, std::size_t count, MonoTime now,
                        std::vector<Assignment>& to) {
   Task& task = tasks_[index];
   if (!may_begin(task)) return;
@@ -152,7 +152,7 @@ std::vector<JobBoard::Assignment> JobBoard::take(std::uint64_t id, std::size_t c
       task.suspects.erase(task.suspects.begin());
       worker.draining = false;
       worker.alone = true;
-      hand_out(worker, *suspect, out);
+      hand_out(id, *suspect, out);
       return out;
     }
     // One at a time runs empty for it, the others go on.
@@ -164,7 +164,7 @@ std::vector<JobBoard::Assignment> JobBoard::take(std::uint64_t id, std::size_t c
     worker.draining = false;
   }
   for (std::uint32_t i = 0; i < tasks_.size() && out.size() < count; ++i) {
-    take_of((turn_ + i) % static_cast<std::uint32_t>(tasks_.size()), worker, count, now, out);
+    take_of((turn_ + i) % static_cast<std::uint32_t>(tasks_.size()), id, count, now, out);
   }
   turn_ = (turn_ + 1) % static_cast<std::uint32_t>(tasks_.size());
   return out;
@@ -208,13 +208,15 @@ JobBoard::Verdict JobBoard::failed(std::uint64_t worker, JobId job, MonoTime now
   return try_again(job, trouble, trouble.failures > task.spec.retries, now);
 }
 
-void JobBoard::delivered(std::uint64_t worker, JobId job) { take_back(worker, job); }
-
 bool JobBoard::acknowledged(JobId job) {
   if (job.task >= tasks_.size()) return false;
   Task& task = tasks_[job.task];
   if (job.number == 0 || !task.acknowledged.insert(job.number)) return false;
-  task.out.erase(job.number);
+  if (const auto out = task.out.find(job.number); out != task.out.end()) {
+    const std::uint64_t worker = out->second;
+    task.out.erase(out);
+    take_back(worker, job);
+  }
   const auto troubled = task.troubled.find(job.number);
   if (troubled == task.troubled.end()) return true;
   const Trouble& trouble = troubled->second;
@@ -241,6 +243,76 @@ std::vector<std::pair<JobId, JobBoard::Verdict>> JobBoard::lost(std::uint64_t id
     out.emplace_back(job, try_again(job, trouble, trouble.crashes >= task.spec.max_crashes, now));
   }
   return out;
+}
+
+JobBoard::Verdict JobBoard::hung(std::uint64_t worker, JobId job, MonoTime now) {
+  if (!take_back(worker, job)) return Verdict::kIgnored;
+  Task& task = tasks_[job.task];
+  if (task.out.erase(job.number) == 0) return Verdict::kIgnored;
+  Trouble& trouble = task.troubled[job.number];
+  trouble.attempts = std::max(trouble.attempts, 1U);
+  ++trouble.crashes;
+  return try_again(job, trouble, trouble.crashes >= task.spec.max_crashes, now);
+}
+
+void JobBoard::returned(std::uint64_t worker, JobId job, MonoTime now) {
+  if (!take_back(worker, job)) return;
+  Task& task = tasks_[job.task];
+  if (task.out.erase(job.number) == 0) return;
+  Trouble& trouble = task.troubled[job.number];
+  trouble.attempts = std::max(trouble.attempts, 1U);
+  trouble.again = now;
+  (trouble.suspect ? task.suspects : task.retries).emplace(now, job.number);
+}
+
+void JobBoard::released(std::uint64_t id, MonoTime now) {
+  const auto found = workers_.find(id);
+  if (found == workers_.end()) return;
+  const std::set<JobId> held = found->second.held;
+  for (const JobId job : held) returned(id, job, now);
+  workers_.erase(id);
+}
+
+// ---- what a board of before knew
+
+std::optional<JobBoard::Past> JobBoard::past(JobId job) const {
+  const auto& troubled = tasks_.at(job.task).troubled;
+  const auto found = troubled.find(job.number);
+  if (found == troubled.end()) return std::nullopt;
+  const Trouble& trouble = found->second;
+  return Past{trouble.attempts, trouble.failures, trouble.crashes, trouble.suspect, trouble.dead};
+}
+
+void JobBoard::restore(JobId job, const Past& past, MonoTime now) {
+  Task& task = tasks_.at(job.task);
+  Trouble& trouble = task.troubled[job.number];
+  trouble.attempts = past.attempts;
+  trouble.failures = past.failures;
+  trouble.crashes = past.crashes;
+  trouble.suspect = past.suspect;
+  trouble.dead = past.dead;
+  if (past.dead) {
+    ++task.dead;
+    return;
+  }
+  trouble.again = now;
+  (trouble.suspect ? task.suspects : task.retries).emplace(now, job.number);
+}
+
+void JobBoard::hold(std::uint64_t worker, JobId job) {
+  Task& task = tasks_.at(job.task);
+  if (task.acknowledged.contains(job.number) || !task.out.emplace(job.number, worker).second) return;
+  workers_[worker].held.insert(job);
+  const auto troubled = task.troubled.find(job.number);
+  if (troubled == task.troubled.end() || !troubled->second.again) return;
+  (troubled->second.suspect ? task.suspects : task.retries).erase({*troubled->second.again, job.number});
+  troubled->second.again.reset();
+}
+
+void JobBoard::forget_acknowledged(std::uint32_t index) {
+  Task& task = tasks_.at(index);
+  task.acknowledged = {};
+  task.next = 1;
 }
 
 bool JobBoard::requeue(JobId job) {

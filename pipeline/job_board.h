@@ -77,14 +77,37 @@ class JobBoard {
   std::vector<Assignment> take(std::uint64_t worker, std::size_t count, MonoTime now);
   /// The attempt has failed by itself.
   Verdict failed(std::uint64_t worker, JobId job, MonoTime now);
-  /// The worker does not have it any more: its result is with the collector, whose acknowledgement will come.
-  void delivered(std::uint64_t worker, JobId job);
-  /// False: it was acknowledged already, this is a second result.
+  /// Its result is safe, whoever did it. False: it was acknowledged already, this is a second result.
   bool acknowledged(JobId job);
   /// The worker is gone, with all that it had: what becomes of each.
   std::vector<std::pair<JobId, Verdict>> lost(std::uint64_t worker, MonoTime now);
+  /// The worker has had it for too long: as if it had died of it, but it is there still.
+  Verdict hung(std::uint64_t worker, JobId job, MonoTime now);
+  /// The worker gives it back; nobody is to blame.
+  void returned(std::uint64_t worker, JobId job, MonoTime now);
+  /// The same for all that it has; it is not there any more.
+  void released(std::uint64_t worker, MonoTime now);
   /// A dead one gets another round of attempts. False: it is not dead.
   bool requeue(JobId job);
+
+  // ---- what a board of before knew
+
+  /// What a job has been through.
+  struct Past {
+    unsigned attempts = 0;  ///< begun
+    unsigned failures = 0;
+    unsigned crashes = 0;
+    bool suspect = false;  ///< was with a worker that went away
+    bool dead = false;
+  };
+  /// Nothing: it has not failed yet.
+  std::optional<Past> past(JobId job) const;
+  /// Before the job is handed out.
+  void restore(JobId job, const Past& past, MonoTime now);
+  /// The worker has it since before.
+  void hold(std::uint64_t worker, JobId job);
+  /// Nothing of this task is known to be acknowledged any more; what is will be said again.
+  void forget_acknowledged(std::uint32_t task);
 
   /// When take() may have something that it has not now, by time alone.
   std::optional<MonoTime> due() const;
@@ -118,7 +141,7 @@ class JobBoard {
     std::map<std::uint64_t, Trouble> troubled;
     std::set<std::pair<MonoTime, std::uint64_t>> retries;   ///< by the time from which on they may be tried again
     std::set<std::pair<MonoTime, std::uint64_t>> suspects;  ///< the same for those that are handed out alone
-    std::set<std::uint64_t> out;                            ///< handed out, neither failed nor acknowledged
+    std::map<std::uint64_t, std::uint64_t> out;  ///< handed out, neither failed nor acknowledged: to which worker
     std::uint64_t dead = 0;
   };
   struct Worker {
@@ -129,8 +152,8 @@ class JobBoard {
   bool may_begin(const Task& task) const;
   bool is_blocked(const Task& task) const;
   std::optional<JobId> due_suspect(MonoTime now) const;
-  void take_of(std::uint32_t task, Worker& worker, std::size_t count, MonoTime now, std::vector<Assignment>& to);
-  void hand_out(Worker& worker, JobId job, std::vector<Assignment>& to);
+  void take_of(std::uint32_t task, std::uint64_t worker, std::size_t count, MonoTime now, std::vector<Assignment>& to);
+  void hand_out(std::uint64_t worker, JobId job, std::vector<Assignment>& to);
   bool take_back(std::uint64_t worker, JobId job);
   Verdict try_again(JobId job, Trouble& trouble, bool given_up, MonoTime now);
   Progress progress_of(const Task& task) const;

@@ -29,6 +29,27 @@ Result<LineSource> LineSource::open(std::filesystem::path path) {
   return LineSource(std::move(path), std::move(fd), static_cast<std::uint64_t>(status.st_size));
 }
 
+Result<LineSource> LineSource::copy_of(int fd, const std::string& name) {
+  UniqueFd copy(::open(std::filesystem::temp_directory_path().c_str(), O_RDWR | O_TMPFILE | O_CLOEXEC, 0600));
+  if (!copy) return fail_errno(errno, "a temporary file");
+  std::string buffer(kWindow, '\0');
+  std::uint64_t bytes = 0;
+  for (;;) {
+    const ssize_t n = ::read(fd, buffer.data(), buffer.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail_errno(errno, "cannot read " + name);
+    if (n == 0) break;
+    for (ssize_t done = 0; done < n;) {
+      const ssize_t m = ::write(copy.get(), buffer.data() + done, static_cast<std::size_t>(n - done));
+      if (m < 0 && errno == EINTR) continue;
+      if (m <= 0) return fail_errno(m < 0 ? errno : EIO, "cannot keep " + name + " in a temporary file");
+      done += m;
+    }
+    bytes += static_cast<std::uint64_t>(n);
+  }
+  return LineSource(name, std::move(copy), bytes);
+}
+
 /// At most so many bytes, fewer at the end of what the file was when it was opened.
 Result<std::string> LineSource::read(std::uint64_t offset, std::size_t most) const {
   std::string out(std::min<std::uint64_t>(most, bytes_ - std::min(bytes_, offset)), '\0');
@@ -72,7 +93,7 @@ Status LineSource::fill(std::uint64_t offset) {
   return {};
 }
 
-Result<std::string> LineSource::line(std::uint64_t number) {
+Result<std::string> LineSource::job(std::uint64_t number) {
   if (number == 0 || number > lines_) {
     return fail(ErrorCode::kInvalid, path_.string() + ": has no line " + std::to_string(number));
   }
@@ -99,7 +120,7 @@ Result<std::string> LineSource::line(std::uint64_t number) {
     const std::size_t end = window_.find('\n', from);
     const std::size_t upto = end == std::string::npos ? window_.size() : end;
     if (next_number_ == number) {
-      if (out.size() + (upto - from) > kMaxLineBytes) {
+      if (out.size() + (upto - from) > kMaxJobBytes) {
         return refuse(
             {ErrorCode::kInvalid, path_.string() + ": line " + std::to_string(number) + " is longer than 1 MiB"});
       }

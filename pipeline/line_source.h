@@ -7,29 +7,30 @@
 
 #include "common/base/result.h"
 #include "common/base/unique_fd.h"
+#include "pipeline/job_source.h"
 
 namespace fantail::pipeline {
 
 /// Jobs as the lines of a file, which is the queue: line N is job N, from 1 on. Only where some lines begin is kept in
 /// memory, 8 bytes for each 256 lines. The file must not change meanwhile; that is noticed by its length. One thread.
-class LineSource {
+class LineSource final : public JobSource {
  public:
-  static constexpr std::size_t kMaxLineBytes = 1024 * 1024;
-
   /// kInvalid: it is no regular file (a pipe cannot be read twice: put it into a file first).
   static Result<LineSource> open(std::filesystem::path path);
+  /// All that comes from `fd`, until its end, in a temporary file. `name`: for messages.
+  static Result<LineSource> copy_of(int fd, const std::string& name);
 
   /// Looks through the next MiB or so of the file for lines. Returns how many are new; none when it was complete.
-  Result<std::uint64_t> look_on();
+  Result<std::uint64_t> look_on() override;
   std::uint64_t lines() const { return lines_; }  ///< found so far
-  bool complete() const { return complete_; }
+  bool complete() const override { return complete_; }
 
   /// One of the lines found, without its end. Cheap for the one behind the last that was asked for. kInvalid: longer
-  /// than kMaxLineBytes, or the file has changed.
-  Result<std::string> line(std::uint64_t number);
+  /// than kMaxJobBytes, or the file has changed.
+  Result<std::string> job(std::uint64_t number) override;
 
   /// The same for the same file, almost surely another one for another: of its length and of its first and last 64 KiB.
-  Result<std::string> fingerprint() const;
+  Result<std::string> fingerprint() const override;
 
  private:
   static constexpr std::uint64_t kMarkEvery = 256;

@@ -303,6 +303,8 @@ OptionSet::Outcome OptionSet::parse(int argc, const char* const* argv,
 
   std::map<std::string, Texts> values;
   Texts files;
+  std::vector<Given> given_by_file;
+  std::vector<Given> given_by_flags;
   try {
     const auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
     const auto parsed = po::command_line_parser(argc, argv)
@@ -320,6 +322,7 @@ OptionSet::Outcome OptionSet::parse(int argc, const char* const* argv,
         auto& target = values[o.string_key];
         target.insert(target.end(), o.value.begin(), o.value.end());
         if (o.value.empty()) target.emplace_back("true");
+        given_by_flags.push_back({o.string_key, target.back()});
       }
     }
   } catch (const po::error& e) {
@@ -367,6 +370,7 @@ OptionSet::Outcome OptionSet::parse(int argc, const char* const* argv,
                              ": keys are the long options without dashes");
         } else {
           from_file[key].push_back(trimmed(text.substr(equals + 1)));
+          if (!values.contains(key)) given_by_file.push_back({key, from_file[key].back()});
         }
       }
     }
@@ -374,6 +378,10 @@ OptionSet::Outcome OptionSet::parse(int argc, const char* const* argv,
     for (auto& [name, list] : from_file) values.try_emplace(name, list);
   }
 
+  if (in_order_ != nullptr) {
+    *in_order_ = std::move(given_by_file);
+    in_order_->insert(in_order_->end(), given_by_flags.begin(), given_by_flags.end());
+  }
   for (const Option& o : options_) {
     const auto given = values.find(o.name);
     if (given == values.end()) continue;

@@ -31,6 +31,13 @@ class OptionSet {
   void list(std::string name, std::vector<std::string>& target, std::string argument, std::string help,
             bool repeatable = true);
   void flag(std::string name, bool& target, std::string help);
+  /// Everything that is given, each with its value, in the order in which they stand: for options that speak of
+  /// the one before them. Those of a config file come first.
+  struct Given {
+    std::string name;
+    std::string value;
+  };
+  void in_order(std::vector<Given>& target) { in_order_ = &target; }
   template <std::unsigned_integral T>
   void number(std::string name, T& target, std::uint64_t least, std::uint64_t most, std::string argument,
               std::string help) {
@@ -78,6 +85,7 @@ class OptionSet {
   std::string group_;
   std::vector<Option> options_;
   std::vector<std::string>* positional_ = nullptr;
+  std::vector<Given>* in_order_ = nullptr;
   std::string positional_name_;
   std::string positional_help_;
   std::string config_file_;

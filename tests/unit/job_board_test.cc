@@ -33,10 +33,7 @@ class JobBoardTest : public testing::Test {
     return out;
   }
   JobId job(const std::string& text) { return board->parse(text).value(); }
-  void done(std::uint64_t worker, const std::string& text) {
-    board->delivered(worker, job(text));
-    EXPECT_TRUE(board->acknowledged(job(text)));
-  }
+  void done(const std::string& text) { EXPECT_TRUE(board->acknowledged(job(text))); }
 
   MonoTime now{1000s};
   std::optional<JobBoard> board;
@@ -47,10 +44,10 @@ TEST_F(JobBoardTest, JobsGoOutInOrderAndEachOnce) {
   EXPECT_THAT(take(1, 2), ElementsAre("t:1", "t:2"));
   EXPECT_THAT(take(2, 10), ElementsAre("t:3", "t:4", "t:5"));
   EXPECT_THAT(take(2, 10), IsEmpty());
-  for (const char* text : {"t:1", "t:2"}) done(1, text);
-  for (const char* text : {"t:3", "t:4"}) done(2, text);
+  for (const char* text : {"t:1", "t:2"}) done(text);
+  for (const char* text : {"t:3", "t:4"}) done(text);
   EXPECT_FALSE(board->finished());
-  done(2, "t:5");
+  done("t:5");
   EXPECT_TRUE(board->finished());
   EXPECT_FALSE(board->acknowledged(job("t:5"))) << "a second result";
 }
@@ -63,10 +60,9 @@ TEST_F(JobBoardTest, P5_ATaskWaitsForEveryAcknowledgementOfThoseBeforeIt) {
   board->close(1);
   board->close(2);
   EXPECT_THAT(take(1, 9), ElementsAre("a:1", "b:1", "b:2"));
-  done(1, "a:1");
-  done(1, "b:1");
-  board->delivered(1, job("b:2"));
-  EXPECT_THAT(take(1, 9), IsEmpty()) << "b:2 is delivered, not acknowledged";
+  done("a:1");
+  done("b:1");
+  EXPECT_THAT(take(1, 9), IsEmpty()) << "b:2 is not acknowledged";
   EXPECT_TRUE(board->acknowledged(job("b:2")));
   EXPECT_THAT(take(1, 9), IsEmpty()) << "a may have more";
   board->close(0);
@@ -81,7 +77,6 @@ TEST_F(JobBoardTest, P6_OneByOneNothingOvertakes) {
   EXPECT_THAT(take(2, 9), IsEmpty()) << "it will be tried again first";
   now += 1s;
   EXPECT_THAT(take(2, 9), ElementsAre("t:1#2"));
-  board->delivered(2, job("t:1"));
   EXPECT_THAT(take(2, 9), IsEmpty());
   board->acknowledged(job("t:1"));
   EXPECT_THAT(take(2, 9), ElementsAre("t:2"));
@@ -132,16 +127,14 @@ TEST_F(JobBoardTest, AFailureIsTriedAgainLaterAndLaterThenGivenUp) {
 TEST_F(JobBoardTest, P17_WhatALostWorkerHadGoesToOthers) {
   open_jobs(3);
   EXPECT_THAT(take(1, 3), ElementsAre("t:1", "t:2", "t:3"));
-  done(1, "t:1");
-  board->delivered(1, job("t:2"));
-  EXPECT_THAT(board->lost(1, now), ElementsAre(std::pair(job("t:3"), Verdict::kRetry)))
-      << "t:2 is with the collector already";
+  done("t:1");
+  done("t:2");
+  EXPECT_THAT(board->lost(1, now), ElementsAre(std::pair(job("t:3"), Verdict::kRetry))) << "the others are safe";
   EXPECT_EQ(board->failed(1, job("t:3"), now), Verdict::kIgnored);
   now += 1s;
   EXPECT_THAT(take(2, 3), ElementsAre("t:3#2"));
   EXPECT_TRUE(board->acknowledged(job("t:3"))) << "the first one's result, after all";
   EXPECT_EQ(board->failed(2, job("t:3"), now), Verdict::kIgnored);
-  EXPECT_TRUE(board->acknowledged(job("t:2")));
   EXPECT_TRUE(board->finished());
 }
 
@@ -162,7 +155,6 @@ TEST_F(JobBoardTest, APoisonedJobIsFoundOutAndThoseBesideItAreNotBlamed) {
     }
     const JobId it = board->parse(got[0].substr(0, got[0].find('#'))).value();
     if (it != job("t:3")) {
-      board->delivered(worker, it);
       board->acknowledged(it);
       continue;
     }
@@ -184,13 +176,69 @@ TEST_F(JobBoardTest, AWorkerThatIsNeverIdleRunsEmptyForASuspect) {
   EXPECT_EQ(take(2, 2).size(), 1U) << "idle: gets one";
   EXPECT_EQ(take(3, 2).size(), 1U) << "idle: gets the other";
   EXPECT_THAT(take(3, 2), IsEmpty()) << "and nothing beside it";
-  done(2, "t:1");
+  done("t:1");
   EXPECT_EQ(take(2, 4).size(), 4U) << "no suspect is left";
   board->lost(3, now);
   now += 2s;
   EXPECT_THAT(take(2, 4), IsEmpty()) << "it has something: runs empty";
   EXPECT_EQ(take(4, 1), std::vector<std::string>{"t:2#3"}) << "but an idle one takes it first";
   EXPECT_EQ(take(2, 4).size(), 4U);
+}
+
+TEST_F(JobBoardTest, ASuspectGoesToAWorkerWhoseJobsAreAcknowledged) {
+  open_jobs(3);
+  EXPECT_THAT(take(1, 1), ElementsAre("t:1"));
+  EXPECT_THAT(take(2, 1), ElementsAre("t:2"));
+  board->lost(1, now);
+  now += 1s;
+  EXPECT_THAT(take(2, 1), IsEmpty()) << "it has one";
+  done("t:2");
+  EXPECT_THAT(take(2, 9), ElementsAre("t:1#2"));
+}
+
+TEST_F(JobBoardTest, AJobThatHangsCountsAsACrash) {
+  open_jobs(1, {.name = "t", .max_crashes = 2});
+  EXPECT_THAT(take(1, 1), ElementsAre("t:1"));
+  EXPECT_EQ(board->hung(2, job("t:1"), now), Verdict::kIgnored) << "it does not have it";
+  EXPECT_EQ(board->hung(1, job("t:1"), now), Verdict::kRetry);
+  EXPECT_EQ(board->hung(1, job("t:1"), now), Verdict::kIgnored);
+  now += 1s;
+  EXPECT_THAT(take(2, 1), ElementsAre("t:1#2"));
+  EXPECT_EQ(board->hung(2, job("t:1"), now), Verdict::kDead);
+}
+
+TEST_F(JobBoardTest, WhatIsGivenBackIsNobodysFault) {
+  open_jobs(2);
+  EXPECT_THAT(take(1, 2), ElementsAre("t:1", "t:2"));
+  board->returned(1, job("t:2"), now);
+  EXPECT_THAT(take(2, 9), ElementsAre("t:2#2")) << "at once";
+  board->released(1, now);
+  EXPECT_THAT(take(2, 9), ElementsAre("t:1#2"));
+  EXPECT_EQ(board->past(job("t:1"))->crashes, 0U);
+}
+
+TEST_F(JobBoardTest, WhatABoardOfBeforeKnewGoesOn) {
+  open_jobs(3, {.name = "t", .retries = 2});
+  board->restore(job("t:1"), {.attempts = 3, .failures = 2}, now);
+  board->restore(job("t:2"), {.attempts = 5, .failures = 3, .dead = true}, now);
+  board->hold(7, job("t:3"));
+  EXPECT_THAT(take(1, 9), ElementsAre("t:1#4"));
+  EXPECT_EQ(board->failed(1, job("t:1"), now), Verdict::kDead);
+  EXPECT_THAT(board->dead(), ElementsAre(job("t:1"), job("t:2")));
+  EXPECT_FALSE(board->finished());
+  done("t:3");
+  EXPECT_TRUE(board->finished());
+}
+
+TEST_F(JobBoardTest, WhatACollectorLostIsDoneAgain) {
+  open_jobs(2);
+  EXPECT_THAT(take(1, 2), ElementsAre("t:1", "t:2"));
+  done("t:1");
+  done("t:2");
+  board->forget_acknowledged(0);
+  done("t:1");  // it still has that one
+  EXPECT_FALSE(board->finished());
+  EXPECT_THAT(take(1, 2), ElementsAre("t:2"));
 }
 
 TEST_F(JobBoardTest, TasksBehindADeadJobDoNotBeginAndTheRunEnds) {
@@ -300,7 +348,6 @@ TEST_F(JobBoardTest, EveryJobEndsOnceWhateverHappens) {
       } else if (what < 8 || calm) {
         if (jobs.empty()) continue;
         const auto it = std::next(jobs.begin(), static_cast<std::ptrdiff_t>(below(jobs.size())));
-        b.delivered(worker, it->first);
         delivered.insert(it->first);
         jobs.erase(it);
       } else if (what == 8) {

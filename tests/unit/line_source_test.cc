@@ -33,19 +33,19 @@ class LineSourceTest : public testing::Test {
 TEST_F(LineSourceTest, LinesAreCountedAndFound) {
   auto lines = source("one\n\nthree\nlast");
   EXPECT_EQ(look_through(lines), 4U);
-  EXPECT_EQ(lines.line(3).value(), "three");
-  EXPECT_EQ(lines.line(1).value(), "one");
-  EXPECT_EQ(lines.line(2).value(), "");
-  EXPECT_EQ(lines.line(4).value(), "last");
-  EXPECT_EQ(lines.line(4).value(), "last");
-  EXPECT_THAT(lines.line(5).error().context, HasSubstr("has no line 5"));
-  EXPECT_FALSE(lines.line(0));
+  EXPECT_EQ(lines.job(3).value(), "three");
+  EXPECT_EQ(lines.job(1).value(), "one");
+  EXPECT_EQ(lines.job(2).value(), "");
+  EXPECT_EQ(lines.job(4).value(), "last");
+  EXPECT_EQ(lines.job(4).value(), "last");
+  EXPECT_THAT(lines.job(5).error().context, HasSubstr("has no line 5"));
+  EXPECT_FALSE(lines.job(0));
 }
 
 TEST_F(LineSourceTest, AnEmptyFileHasNone) {
   auto lines = source("");
   EXPECT_EQ(look_through(lines), 0U);
-  EXPECT_FALSE(lines.line(1));
+  EXPECT_FALSE(lines.job(1));
 }
 
 TEST_F(LineSourceTest, AnyLineInAnyOrderAsAModelHasThem) {
@@ -70,7 +70,7 @@ TEST_F(LineSourceTest, AnyLineInAnyOrderAsAModelHasThem) {
     std::size_t at = 0;
     for (int i = 0; i < 500 && !truth.empty(); ++i) {
       at = random.with(0.7) ? (at + 1) % truth.size() : random.between(std::size_t{0}, truth.size() - 1);
-      const auto line = lines.line(at + 1);
+      const auto line = lines.job(at + 1);
       ASSERT_TRUE(line) << line.error().context;
       ASSERT_EQ(*line, truth[at]) << at + 1;
     }
@@ -85,29 +85,29 @@ TEST_F(LineSourceTest, WhatWasFoundSoFarCanBeReadAlready) {
   ASSERT_TRUE(first);
   EXPECT_GT(*first, 1000U);
   EXPECT_LT(*first, 300'000U);
-  EXPECT_EQ(lines.line(*first).value(), "line " + std::to_string(*first));
+  EXPECT_EQ(lines.job(*first).value(), "line " + std::to_string(*first));
   EXPECT_EQ(look_through(lines), 300'000U);
-  EXPECT_EQ(lines.line(300'000).value(), "line 300000");
+  EXPECT_EQ(lines.job(300'000).value(), "line 300000");
 }
 
 TEST_F(LineSourceTest, WhatIsNoFileOrTooLongOrCutIsToldByName) {
   ASSERT_EQ(::mkfifo((scratch / "pipe").c_str(), 0600), 0);
   EXPECT_THAT(LineSource::open(scratch / "pipe").error().context, HasSubstr("no regular file"));
   EXPECT_THAT(LineSource::open(scratch / "missing").error().context, HasSubstr("missing"));
-  auto lines = source(std::string(LineSource::kMaxLineBytes + 1, 'x') + "\nshort\n");
+  auto lines = source(std::string(LineSource::kMaxJobBytes + 1, 'x') + "\nshort\n");
   look_through(lines);
   for (int i = 0; i < 2; ++i) {
     for (int again = 0; again < 2; ++again) {
-      const auto refused = lines.line(1);
+      const auto refused = lines.job(1);
       ASSERT_FALSE(refused) << *refused;
       EXPECT_THAT(refused.error().context, HasSubstr("line 1 is longer than 1 MiB"));
     }
-    EXPECT_EQ(lines.line(2).value(), "short");
+    EXPECT_EQ(lines.job(2).value(), "short");
   }
   auto cut = source(std::string(1'000'000, 'y') + "\nend\n");
   look_through(cut);
   std::filesystem::resize_file(path, 10);
-  EXPECT_THAT(cut.line(2).error().context, HasSubstr("became shorter"));
+  EXPECT_THAT(cut.job(2).error().context, HasSubstr("became shorter"));
 }
 
 TEST_F(LineSourceTest, AnotherFileHasAnotherFingerprint) {

@@ -1,0 +1,696 @@
+#include "pipeline/distributor.h"
+
+#include <algorithm>
+
+#include "common/base/digest.h"
+#include "common/base/options.h"
+#include "common/base/program.h"
+#include "common/base/text.h"
+#include "common/json/json.h"
+#include "pipeline/commands.h"
+
+namespace fantail::pipeline {
+namespace {
+
+constexpr Duration kLongestWait = 1s;
+constexpr Duration kLastWord = 1s;
+constexpr Duration kAskAgain = 250ms;
+constexpr Duration kWriteAgain = 250ms;
+constexpr Duration kFinishPatience = 5s;
+constexpr std::size_t kMaxTasks = 1024;
+constexpr std::size_t kLetterBytes = 4096;  // of a job, and of what was said of it, in a dead letter
+
+/// What can be put into JSON of any bytes.
+std::string shown(std::string_view bytes) {
+  std::string out(bytes.substr(0, kLetterBytes));
+  while (!out.empty() && out.size() == kLetterBytes && (out.back() & 0xC0) == 0x80) out.pop_back();
+  if (out.size() == kLetterBytes && (out.back() & 0x80) != 0) out.pop_back();  // the beginning of a cut character
+  return is_utf8(out) ? out : printable(out);
+}
+
+/// What makes one run another one than the run before: its tasks, what they do, and their jobs.
+Result<std::string> description_of(const std::vector<Task>& tasks) {
+  Json out = Json::array();
+  for (const Task& task : tasks) {
+    const auto jobs = task.jobs->fingerprint();
+    if (!jobs) return tl::unexpected(jobs.error());
+    out.push_back({{"name", task.spec.name}, {"command", task.command}, {"after", task.spec.after}, {"jobs", *jobs}});
+  }
+  return to_text(out);
+}
+
+}  // namespace
+
+Distributor::Distributor(DistributorConfig config, std::vector<Task> tasks, Hooks hooks)
+    : config_(std::move(config)), tasks_(std::move(tasks)), hooks_(std::move(hooks)), told_(tasks_.size(), 0) {}
+
+Distributor::~Distributor() = default;
+
+Result<std::unique_ptr<Distributor>> Distributor::open(DistributorConfig config, std::vector<Task> tasks, Hooks hooks) {
+  if (tasks.empty() || tasks.size() > kMaxTasks) {
+    return fail(ErrorCode::kInvalid, "there must be 1 to " + std::to_string(kMaxTasks) + " tasks");
+  }
+  raise_descriptor_limit();
+  std::vector<TaskSpec> specs;
+  for (const Task& task : tasks) {
+    if (auto ok = check_task_name(task.spec.name); !ok) return tl::unexpected(ok.error());
+    specs.push_back(task.spec);
+  }
+  std::unique_ptr<Distributor> d(new Distributor(std::move(config), std::move(tasks), std::move(hooks)));
+  auto board = JobBoard::open(std::move(specs), random_id<InstanceId>().lo);
+  if (!board) return tl::unexpected(board.error());
+  d->board_.emplace(std::move(*board));
+  if (auto ok = d->context_.protect_by(d->config_.key_file); !ok) return tl::unexpected(ok.error());
+  if (auto ok = d->open_state(); !ok) return tl::unexpected(ok.error());
+  if (auto ok = d->connect(); !ok) return tl::unexpected(ok.error());
+  return d;
+}
+
+Status Distributor::open_state() {
+  auto state = StateDirectory::open(config_.state_dir.empty() ? default_state_directory("distributor")
+                                                              : std::filesystem::path(config_.state_dir));
+  if (!state) return tl::unexpected(state.error());
+  state_ = std::move(*state);
+  const auto description = description_of(tasks_);
+  if (!description) return tl::unexpected(description.error());
+  auto journal = DistributorJournal::open(*state_, to_string(random_id<InstanceId>()), *description, config_.anew);
+  if (!journal) return tl::unexpected(journal.error());
+  journal_.emplace(std::move(*journal));
+  const MonoTime now = mono_now();
+  for (const auto& [job, past] : journal_->past().troubled) {
+    if (job.task >= tasks_.size()) return fail(ErrorCode::kCorrupt, "the journal speaks of a task that does not exist");
+    board_->restore(job, past, now);
+  }
+  if (hooks_.on_dead) {
+    for (const JobId job : journal_->dead()) {
+      const auto letter = journal_->dead_letter(job);
+      if (!letter) continue;
+      const auto value = parse_json(*letter);
+      hooks_.on_dead(job, value && value->is_object() ? value->value("exit", 1) : 1, *letter);
+    }
+  }
+  if (!config_.wait_for_metadata) metadata_ = "null";
+  if (journal_->past().completed) {
+    phase_ = Phase::kFinishing;
+    log::info("this run was finished before; --no-resume begins it anew", {{"run", run_id()}});
+  }
+  return {};
+}
+
+Status Distributor::connect() {
+  auto control = ControlLink::open(context_, self_as(wire::Role::kWorker, host_name() + " distributor"),
+                                   {.timing = {}, .max_message_bytes = kMaxMessageBytes});
+  if (!control) return tl::unexpected(control.error());
+  control_ = std::move(*control);
+  const auto endpoint = parse_endpoint(config_.endpoint);
+  if (!endpoint) return tl::unexpected(endpoint.error());
+  auto bound = control_->bind(*endpoint);
+  if (!bound) return tl::unexpected(bound.error());
+  address_ = std::move(*bound);
+  rpc_ = std::make_unique<rpc::RpcServer>(
+      *control_, [this](const rpc::Caller& caller, const wire::Request& request, std::string_view arguments) {
+        on_request(caller, request.method, arguments);
+      });
+  rpc_->on_gone([this](const rpc::Caller& caller) {
+    std::erase_if(takers_, [&](const Taker& taker) { return taker.caller == caller; });
+    std::erase_if(joining_, [&](const auto& entry) { return entry.first == caller; });
+  });
+  auto collector =
+      rpc::RpcClient::connect(context_, config_.collector, self_as(wire::Role::kClient, host_name() + " distributor"),
+                              {.timing = {}, .max_message_bytes = kMaxMessageBytes});
+  if (!collector) return tl::unexpected(collector.error());
+  collector_ = std::move(*collector);
+  if (!endpoint->is_local() && !context_.key()) {
+    log::warn("listening beyond this host without keys: anybody who reaches the port can take jobs",
+              {{"endpoint", address_}});
+  }
+  log::info("distributor started", {{"endpoint", address_}, {"run", run_id()}, {"collector", config_.collector}});
+  return {};
+}
+
+// ---- requests of workers
+
+void Distributor::on_request(const rpc::Caller& caller, std::string_view method, std::string_view arguments) {
+  try {
+    if (method == kTake) return take(caller, arguments);
+    if (method == kReport) return report(caller, arguments);
+    if (method == kJoin) return join(caller, arguments);
+    if (method == kMetadata) return metadata(caller, arguments);
+    if (method == kDead) return dead(caller, arguments);
+    if (method == kResize) return resize(caller, arguments);
+    if (method == kStatus) return status(caller);
+  } catch (const Json::exception& e) {
+    return rpc_->fail(caller, "bad_request", std::string(method) + ": " + e.what());
+  }
+  rpc_->fail(caller, "unknown_method", "method '" + printable(method) + "' not found; this is a distributor of jobs");
+}
+
+void Distributor::join(const rpc::Caller& caller, std::string_view arguments) {
+  auto message = JoinMessage::from_json(arguments);
+  if (!message) return rpc_->fail(caller, "bad_request", message.error().context);
+  if (message->worker.empty() || message->worker.size() > wire::kMaxNameBytes || message->threads == 0) {
+    return rpc_->fail(caller, "bad_request", "join: a worker has a name of 1 to 255 bytes and one thread at least");
+  }
+  if (phase_ == Phase::kRunning && metadata_) return welcome(caller, *message);
+  joining_.emplace_back(caller, std::move(*message));
+}
+
+void Distributor::welcome(const rpc::Caller& caller, const JoinMessage& message) {
+  const InstanceId instance = instances_[caller.peer];
+  if (const auto same = by_name_.find(message.worker); same != by_name_.end() && same->second != caller.peer) {
+    const PeerId other = same->second;
+    if (workers_.at(other).instance != instance) {
+      return rpc_->fail(caller, "duplicate_worker",
+                        "a worker '" + printable(message.worker) + "' is here already; give this one another --name");
+    }
+    forget_worker(other);  // its connection of before
+  }
+  Worker& worker = workers_[caller.peer];
+  worker.name = message.worker;
+  worker.instance = instance;
+  worker.threads = message.threads;
+  by_name_[message.worker] = caller.peer;
+  const auto claim = claims_.extract(message.worker);
+  if (worker.id == 0) worker.id = claim.empty() ? next_worker_++ : claim.mapped().id;
+  std::set<JobId> holds;
+  if (message.run == run_id()) {
+    for (const JobId job : message.holds) {
+      if (job.task < tasks_.size()) holds.insert(job);
+    }
+  }
+  for (const JobId job : holds) board_->hold(worker.id, job);
+  if (!claim.empty()) {
+    for (const JobId job : claim.mapped().jobs) {
+      if (!holds.contains(job)) board_->returned(worker.id, job, mono_now());
+    }
+  }
+  WelcomeMessage out;
+  out.run = run_id();
+  out.collector = config_.collector;
+  out.metadata = *metadata_;
+  for (const Task& task : tasks_) out.tasks.push_back({task.spec.name, task.command, task.timeout});
+  rpc_->reply(caller, out.to_json());
+  log::info("worker joined", {{"peer", message.worker}, {"threads", message.threads}, {"holds", holds.size()}});
+}
+
+void Distributor::take(const rpc::Caller& caller, std::string_view arguments) {
+  const auto value = parse_json(arguments);
+  if (!value) return rpc_->fail(caller, "bad_request", "take: " + value.error().context);
+  if (!workers_.contains(caller.peer)) return rpc_->fail(caller, "not_joined", "take: join first");
+  takers_.push_back({caller, std::clamp(value->at("count").get<std::uint32_t>(), 1U, kMaxTake)});
+}
+
+void Distributor::report(const rpc::Caller& caller, std::string_view arguments) {
+  const auto message = ReportMessage::from_json(arguments);
+  if (!message) return rpc_->fail(caller, "bad_request", message.error().context);
+  const auto worker = workers_.find(caller.peer);
+  if (worker == workers_.end()) return rpc_->fail(caller, "not_joined", "report: join first");
+  const MonoTime now = mono_now();
+  for (const auto& failure : message->failed) {
+    if (failure.job.task >= tasks_.size()) continue;
+    unwatch(failure.job);
+    settle(failure.job, board_->failed(worker->second.id, failure.job, now), worker->second.name, failure.exit,
+           failure.error);
+  }
+  for (const JobId job : message->returned) {
+    if (job.task < tasks_.size()) board_->returned(worker->second.id, job, now);
+  }
+  rpc_->reply(caller, "{}");
+}
+
+void Distributor::metadata(const rpc::Caller& caller, std::string_view arguments) {
+  if (!config_.wait_for_metadata) {
+    return rpc_->fail(caller, "not_wanted", "this distributor was not told to wait for metadata (--metadata)");
+  }
+  const auto value = parse_json(arguments);
+  if (!value) return rpc_->fail(caller, "bad_request", "metadata: " + value.error().context);
+  if (metadata_) return rpc_->fail(caller, "too_late", "this run has its metadata already");
+  metadata_ = to_text(*value);
+  rpc_->reply(caller, "{}");
+  log::info("metadata is there", {{"bytes", metadata_->size()}});
+}
+
+void Distributor::dead(const rpc::Caller& caller, std::string_view arguments) {
+  const auto value = parse_json(arguments);
+  if (!value) return rpc_->fail(caller, "bad_request", "dead: " + value.error().context);
+  const std::string action = value->at("action");
+  std::vector<JobId> jobs;
+  for (const std::string& id : value->value("ids", std::vector<std::string>())) {
+    const auto job = board_->parse(id);
+    if (!job || !journal_->is_dead(*job)) {
+      return rpc_->fail(caller, "not_found", "job " + printable(id) + ": is not in the dead-letter list");
+    }
+    jobs.push_back(*job);
+  }
+  if (jobs.empty()) jobs = journal_->dead();
+  if (action == "list") {
+    std::string out = "[";
+    for (const JobId job : jobs) {
+      auto letter = journal_->dead_letter(job);
+      if (!letter) return rpc_->fail(caller, "io", letter.error().context);
+      out += (out.size() > 1 ? "," : "") + *letter;
+    }
+    return rpc_->reply(caller, out + "]");
+  }
+  if (action != "requeue" && action != "purge") {
+    return rpc_->fail(caller, "bad_request", "dead: 'action' must be list, requeue or purge");
+  }
+  if (action == "requeue" && phase_ > Phase::kRunning) {
+    return rpc_->fail(caller, "too_late", "this run is being finished");
+  }
+  for (const JobId job : jobs) {
+    if (action == "purge") {
+      journal_->purged(job);
+      continue;
+    }
+    journal_->requeued(job);
+    board_->requeue(job);
+    if (const auto past = board_->past(job)) journal_->troubled(job, *past);
+  }
+  rpc_->reply(caller, to_text({{"jobs", jobs.size()}}));
+}
+
+void Distributor::resize(const rpc::Caller& caller, std::string_view arguments) {
+  const auto value = parse_json(arguments);
+  if (!value) return rpc_->fail(caller, "bad_request", "resize: " + value.error().context);
+  const auto count = value->at("workers").get<std::uint32_t>();
+  if (!hooks_.on_resize) {
+    return rpc_->fail(caller, "not_ours",
+                      "workers of this distributor were started by others; start or end them there");
+  }
+  hooks_.on_resize(count);
+  rpc_->reply(caller, "{}");
+}
+
+void Distributor::status(const rpc::Caller& caller) {
+  Json tasks = Json::array();
+  for (std::uint32_t i = 0; i < tasks_.size(); ++i) {
+    const auto p = board_->progress(i);
+    tasks.push_back({{"task", tasks_[i].spec.name},
+                     {"jobs", p.known},
+                     {"complete", tasks_[i].jobs->complete()},
+                     {"done", p.acknowledged},
+                     {"dead", p.dead},
+                     {"going_on", p.handed_out},
+                     {"waiting", p.waiting}});
+  }
+  Json workers = Json::array();
+  for (const auto& [name, peer] : by_name_) workers.push_back(name);
+  rpc_->reply(caller, to_text({{"run", run_id()}, {"tasks", tasks}, {"workers", workers}, {"failures", failures_}}));
+}
+
+// ---- the collector
+
+void Distributor::open_at_collector() {
+  Json names = Json::array();
+  for (const Task& task : tasks_) names.push_back(task.spec.name);
+  rpc::CallTable::Call call;
+  call.method = kOpen;
+  call.arguments = R"({"run":)" + json_string(run_id()) + R"(,"tasks":)" + to_text(names) + R"(,"metadata":)" +
+                   metadata_.value_or("null") + "}";
+  call.options = {.timeout = 30s, .repeatable = true};
+  call.on_done = [this](rpc::CallResult<std::string> result) {
+    asked_ = false;
+    if (result) {
+      phase_ = Phase::kCatchingUp;
+      return;
+    }
+    ask_again_ = mono_now() + kAskAgain;
+    const auto n = collector_log_.occurred(mono_now());
+    if (n)
+      log::warn("the run waits for its collector",
+                {{"collector", config_.collector}, {"error", result.error().message}});
+  };
+  collector_->start(std::move(call));
+}
+
+void Distributor::follow_collector() {
+  rpc::CallTable::Call call;
+  call.method = kFollow;
+  call.arguments = to_text({{"run", run_id()}, {"from", told_}, {"details", config_.details}});
+  call.options = {.timeout = Duration{}};
+  call.on_partial = [this](std::string_view text) { on_acks(text); };
+  call.on_done = [this](rpc::CallResult<std::string> result) {
+    if (result || phase_ > Phase::kRunning) return;
+    asked_ = false;
+    ask_again_ = mono_now() + kAskAgain;
+    if (result.error().type == "rolled_back") {
+      log::error("the collector lost results, their jobs are done again", {{"error", result.error().message}});
+      for (std::uint32_t i = 0; i < tasks_.size(); ++i) board_->forget_acknowledged(i);
+      std::fill(told_.begin(), told_.end(), 0);
+      acks_ = 0;
+    } else {
+      log::warn("the collector is not there any more", {{"error", result.error().message}});
+    }
+    phase_ = Phase::kOpening;
+  };
+  collector_->start(std::move(call));
+}
+
+void Distributor::on_acks(std::string_view text) {
+  const auto value = parse_json(text, kMaxMessageDepth);
+  if (!value) return log::error("an acknowledgement that cannot be read", {{"error", value.error()}});
+  try {
+    for (const Json& of_task : value->at("acks")) {
+      const auto task = of_task.at(0).get<std::uint32_t>();
+      for (const Json& entry : of_task.at(1)) {
+        ++told_.at(task);
+        Acknowledgement ack{.ack = ++acks_, .job = {task, 0}, .worker = {}, .data = {}};
+        if (entry.is_number()) {
+          ack.job.number = entry;
+        } else {
+          ack.job.number = entry.at(0);
+          if (entry.size() > 5) {
+            ack.attempt = entry.at(1);
+            ack.worker = entry.at(2);
+            ack.started = entry.at(3);
+            ack.seconds = entry.at(4);
+            if (!entry.at(5).is_null()) ack.data = to_text(entry.at(5));
+          }
+        }
+        unwatch(ack.job);
+        const bool dead = journal_->is_dead(ack.job);
+        if (!board_->acknowledged(ack.job)) continue;
+        if (dead) journal_->purged(ack.job);  // a late result after all
+        if (tasks_.at(task).on_acknowledged) tasks_[task].on_acknowledged(ack);
+        if (hooks_.on_acknowledged) hooks_.on_acknowledged(ack);
+      }
+    }
+    if (value->at("caught_up").get<bool>() && phase_ == Phase::kCatchingUp) begin_running(mono_now());
+  } catch (const std::exception& e) {  // what the message has in the wrong place
+    log::error("an acknowledgement that cannot be read", {{"error", Error{ErrorCode::kCorrupt, e.what()}}});
+  }
+}
+
+/// What is done is known; who has what of before will be said, or not.
+void Distributor::begin_running(MonoTime now) {
+  phase_ = Phase::kRunning;
+  if (claims_until_) return;  // not the first time
+  claims_until_ = now + config_.claim;
+  for (const auto& [job, name] : journal_->past().out) {
+    if (job.task >= tasks_.size()) continue;
+    Claim& claim = claims_[name];
+    if (claim.id == 0) claim.id = next_worker_++;
+    claim.jobs.insert(job);
+    board_->hold(claim.id, job);
+  }
+}
+
+void Distributor::finish_at_collector() {
+  rpc::CallTable::Call call;
+  call.method = kFinish;
+  call.arguments = to_text({{"run", run_id()}});
+  // A collector that is gone has finished, if this is said again after a restart.
+  call.options = {.timeout = journal_->past().completed ? kFinishPatience : Duration{}, .repeatable = true};
+  call.on_done = [this](rpc::CallResult<std::string> result) {
+    asked_ = false;
+    if (!result && result.error().kind == rpc::CallError::Kind::kRemote) {
+      ask_again_ = mono_now() + kAskAgain;
+      const auto n = collector_log_.occurred(mono_now());
+      if (n) log::warn("the collector cannot finish the run", {{"error", result.error().message}});
+      if (result.error().type != "unknown_run") return;
+    }
+    phase_ = Phase::kTold;
+  };
+  collector_->start(std::move(call));
+}
+
+// ---- handing out
+
+bool Distributor::knows_all_jobs() const {
+  return std::all_of(tasks_.begin(), tasks_.end(), [](const Task& task) { return task.jobs->complete(); });
+}
+
+std::size_t Distributor::look_for_jobs() {
+  std::size_t work = 0;
+  for (std::uint32_t i = 0; i < tasks_.size(); ++i) {
+    JobSource& jobs = *tasks_[i].jobs;
+    if (jobs.complete()) {
+      board_->close(i);
+      continue;
+    }
+    const auto more = jobs.look_on();
+    if (!more) {
+      failed_ = more.error();
+      continue;
+    }
+    board_->add_jobs(i, *more);
+    if (jobs.complete()) board_->close(i);
+    work += *more > 0 || jobs.complete() ? 1 : 0;
+  }
+  return work;
+}
+
+bool Distributor::may_hand_out(MonoTime now) const {
+  return phase_ == Phase::kRunning && metadata_ && !stopped_ && !failed_ && !journal_->unwritten() &&
+         (!write_again_ || now >= *write_again_);
+}
+
+std::size_t Distributor::hand_out(MonoTime now) {
+  std::size_t done = 0;
+  for (std::size_t n = takers_.size(); n > 0 && may_hand_out(now); --n) {
+    const Taker taker = takers_.front();
+    takers_.pop_front();
+    const auto worker = workers_.find(taker.caller.peer);
+    if (worker == workers_.end()) continue;
+    if (hand_out_to(taker, worker->second, now)) {
+      ++done;
+    } else {
+      takers_.push_back(taker);
+    }
+  }
+  return done;
+}
+
+/// False: there is nothing for it now.
+bool Distributor::hand_out_to(const Taker& taker, Worker& worker, MonoTime now) {
+  const auto jobs = board_->take(worker.id, taker.count, now);
+  if (jobs.empty()) return false;
+  JobsMessage message;
+  std::vector<JobBoard::Assignment> going;
+  std::size_t bytes = 0;
+  for (const auto& [job, attempt] : jobs) {
+    if (bytes >= kMaxTakeBytes) {
+      board_->returned(worker.id, job, now);
+      continue;
+    }
+    auto data = tasks_[job.task].jobs->job(job.number);
+    if (!data) {
+      settle(job, board_->failed(worker.id, job, now), worker.name, 1, data.error().context);
+      continue;
+    }
+    bytes += data->size();
+    message.jobs.push_back({job, attempt, std::move(*data)});
+    going.push_back({job, attempt});
+  }
+  if (going.empty()) return false;
+  if (const auto ok = journal_->handed_out(worker.name, going); !ok) {
+    for (const auto& [job, attempt] : going) board_->returned(worker.id, job, now);
+    write_again_ = now + kWriteAgain;
+    if (const auto n = write_log_.occurred(now)) {
+      log::error("cannot write the journal, no jobs are handed out", {{"error", ok.error()}, {"count", *n}});
+    }
+    return false;
+  }
+  for (std::size_t i = 0; i < going.size(); ++i) watch(going[i].job, worker, i, now);
+  rpc_->reply(taker.caller, message.to_json());
+  return true;
+}
+
+void Distributor::settle(JobId job, JobBoard::Verdict verdict, const std::string& worker, int exit,
+                         std::string_view error) {
+  if (verdict == JobBoard::Verdict::kIgnored) return;
+  ++failures_;
+  const auto past = board_->past(job);
+  if (!past) return;
+  journal_->troubled(job, *past);
+  log::info(verdict == JobBoard::Verdict::kDead ? "job given up" : "job failed, it will be tried again",
+            {{"job", id_of(job)},
+             {"attempt", past->attempts},
+             {"worker", worker},
+             {"exit", exit},
+             {"error", printable(error.substr(0, 200))}});
+  if (verdict != JobBoard::Verdict::kDead) return;
+  const auto text = job_text(job);
+  const std::string letter = to_text({{"id", id_of(job)},
+                                      {"task", tasks_[job.task].spec.name},
+                                      {"attempts", past->attempts},
+                                      {"failures", past->failures},
+                                      {"crashes", past->crashes},
+                                      {"worker", shown(worker)},
+                                      {"exit", exit},
+                                      {"error", shown(error)},
+                                      {"job", text ? shown(*text) : text.error().context},
+                                      {"time", to_iso8601(wall_now())}});
+  journal_->given_up(job, letter);
+  if (hooks_.on_dead) hooks_.on_dead(job, exit, letter);
+}
+
+// ---- workers that hang or went away
+
+void Distributor::watch(JobId job, const Worker& worker, std::size_t held_before, MonoTime now) {
+  const Duration limit = tasks_[job.task].hard_timeout;
+  if (limit == Duration{}) return;
+  unwatch(job);
+  const auto peer = by_name_.at(worker.name);
+  const MonoTime until = now + limit * static_cast<std::int64_t>(1 + held_before / worker.threads);
+  watched_[job] = {until, peer};
+  watch_order_.emplace(until, job);
+}
+
+void Distributor::unwatch(JobId job) {
+  const auto found = watched_.find(job);
+  if (found == watched_.end()) return;
+  watch_order_.erase({found->second.first, job});
+  watched_.erase(found);
+}
+
+void Distributor::look_for_hung(MonoTime now) {
+  while (!watch_order_.empty() && watch_order_.begin()->first <= now) {
+    const JobId job = watch_order_.begin()->second;
+    const PeerId peer = watched_.at(job).second;
+    unwatch(job);
+    const auto worker = workers_.find(peer);
+    if (worker == workers_.end()) continue;
+    settle(job, board_->hung(worker->second.id, job, now), worker->second.name, 1,
+           "the worker did not end it in time: taken away from it");
+  }
+}
+
+void Distributor::end_claims(MonoTime now) {
+  if (claims_.empty() || !claims_until_ || now < *claims_until_) return;
+  for (const auto& [name, claim] : claims_) {
+    log::info("a worker of before has not come back", {{"peer", name}, {"jobs", claim.jobs.size()}});
+    board_->released(claim.id, now);
+  }
+  claims_.clear();
+}
+
+void Distributor::forget_worker(PeerId peer) {
+  const auto worker = workers_.extract(peer);
+  if (worker.empty()) return;
+  by_name_.erase(worker.mapped().name);
+  std::erase_if(takers_, [&](const Taker& taker) { return taker.caller.peer == peer; });
+  for (const auto& [job, verdict] : board_->lost(worker.mapped().id, mono_now())) {
+    unwatch(job);
+    settle(job, verdict, worker.mapped().name, -9, "its worker went away");
+  }
+}
+
+void Distributor::on_peer_down(PeerId peer, std::string_view reason) {
+  if (const auto worker = workers_.find(peer); worker != workers_.end()) {
+    log::info("worker gone", {{"peer", worker->second.name}, {"reason", reason}});
+  }
+  rpc_->on_peer_down(peer);
+  forget_worker(peer);
+  instances_.erase(peer);
+}
+
+void Distributor::on_control(PeerId peer, wire::Kind kind, std::span<const std::byte> body, Frame payload) {
+  rpc_->on_control(peer, kind, body, payload);
+}
+
+// ---- the loop
+
+std::size_t Distributor::turn(MonoTime now) {
+  std::size_t work = control_->turn(now, *this) + collector_->turn(now) + look_for_jobs();
+  if (metadata_ && !asked_ && (!ask_again_ || now >= *ask_again_)) {
+    asked_ = true;
+    ask_again_.reset();
+    switch (phase_) {
+      case Phase::kOpening: open_at_collector(); break;
+      case Phase::kCatchingUp: follow_collector(); break;
+      case Phase::kFinishing: finish_at_collector(); break;
+      case Phase::kRunning:
+      case Phase::kTold: asked_ = false; break;
+    }
+    ++work;
+  }
+  if (phase_ == Phase::kRunning && metadata_) {
+    if (!joining_.empty()) {
+      for (const auto& [caller, message] : std::exchange(joining_, {})) welcome(caller, message);
+    }
+    look_for_hung(now);
+    end_claims(now);
+  }
+  if (journal_->unwritten() && (!write_again_ || now >= *write_again_)) {
+    write_again_.reset();
+    if (const auto ok = journal_->write(); !ok) {
+      write_again_ = now + kWriteAgain;
+      if (const auto n = write_log_.occurred(now)) {
+        log::error("cannot write the journal, no jobs are handed out", {{"error", ok.error()}, {"count", *n}});
+      }
+    }
+  }
+  work += hand_out(now) + rpc_->turn();
+  if (phase_ == Phase::kRunning && !journal_->unwritten() && board_->finished() && !failed_) {
+    journal_->completed();
+    if (journal_->write() && journal_->sync()) {
+      phase_ = Phase::kFinishing;
+      // The call that tells of acknowledgements has no end of its own.
+      asked_ = false;
+      ask_again_.reset();
+    }
+    ++work;
+  }
+  look_for_the_end(now);
+  return work;
+}
+
+void Distributor::look_for_the_end(MonoTime now) {
+  if (phase_ == Phase::kTold) {
+    for (const Taker& taker : std::exchange(takers_, {})) rpc_->reply(taker.caller, JobsMessage{}.to_json());
+    if (!end_by_) end_by_ = now + kLastWord;
+    ended_ = workers_.empty() || now >= *end_by_;  // they say goodbye
+  } else if (stopped_ || failed_) {
+    ended_ = phase_ != Phase::kRunning || board_->progress().handed_out == 0;
+  }
+}
+
+void Distributor::add_to(Waiter& waiter) const {
+  for (void* socket : control_->native_sockets()) waiter.add_socket(socket);
+  for (void* socket : collector_->native_sockets()) waiter.add_socket(socket);
+}
+
+MonoTime Distributor::due(MonoTime now) const {
+  MonoTime until = std::min({now + kLongestWait, control_->due(), collector_->due()});
+  if (!rpc_->idle()) until = std::min<MonoTime>(until, now + 1ms);
+  if (ask_again_ && !asked_) until = std::min(until, *ask_again_);
+  if (write_again_) until = std::min(until, *write_again_);
+  if (!watch_order_.empty()) until = std::min(until, watch_order_.begin()->first);
+  if (end_by_) until = std::min(until, *end_by_);
+  if (claims_until_ && !claims_.empty()) until = std::min(until, *claims_until_);
+  if (const auto due = board_->due(); due && !takers_.empty()) until = std::min(until, std::max(*due, now + 1ms));
+  return until;
+}
+
+void Distributor::flush() { control_->flush(kLastWord, *this); }
+
+int Distributor::run(StopSignals& signals, Duration drain, const std::function<Then(MonoTime now)>& each_turn) {
+  std::optional<MonoTime> end_at;
+  while (!ended()) {
+    const MonoTime now = mono_now();
+    const std::size_t work = turn(now);
+    if (const int stops = signals.take(); stops > 0) {
+      if (stopped() || stops > 1) break;
+      stop();
+      end_at = now + drain;
+      log::info("stopping: what is going on may take a while longer", {{"jobs", board_->progress().handed_out}});
+    }
+    if (end_at && now >= *end_at) break;
+    if (each_turn && each_turn(now) == Then::kEnd) break;
+    if (work > 0) continue;
+    Waiter waiter;
+    waiter.add_descriptor(signals.fd());
+    add_to(waiter);
+    waiter.wait(std::min(due(now), end_at.value_or(MonoTime::max())) - now);
+  }
+  flush();
+  const auto p = board_->progress();
+  if (failed_) log::error("the run cannot go on", {{"error", *failed_}});
+  log::info("distributor ended",
+            {{"done", p.acknowledged}, {"dead", p.dead}, {"failures", failures_}, {"complete", complete()}});
+  return complete() && p.dead == 0 && board_->blocked().empty() ? kExitOk : kExitFailure;
+}
+
+}  // namespace fantail::pipeline

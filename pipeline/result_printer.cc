@@ -1,0 +1,102 @@
+#include "pipeline/result_printer.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "common/json/json.h"
+
+namespace fantail::pipeline {
+namespace {
+
+constexpr std::size_t kWaiting = 256 * 1024;
+constexpr std::size_t kPipePiece = 4096;  // PIPE_BUF: a pipe that poll() says is writable takes it at once
+
+}  // namespace
+
+void ResultPrinter::given_up(JobId job, std::string line) {
+  if (options_.keep_order) {
+    dead_[job] = std::move(line);
+  } else if (!line.empty()) {
+    dead_as_they_come_.push_back(std::move(line));
+  }
+}
+
+void ResultPrinter::put(const std::string& line) {
+  if (options_.results_only) {
+    const auto value = parse_json(line, kMaxMessageDepth);
+    const Json result = value && value->is_object() ? value->value("result", Json()) : Json();
+    waiting_ += result.is_string() ? result.get<std::string>() : to_text(result);
+  } else {
+    waiting_ += line;
+  }
+  waiting_ += '\n';
+}
+
+std::size_t ResultPrinter::fill(const CollectedRun& run) {
+  next_.resize(run.tasks(), options_.keep_order ? 1 : 0);
+  std::size_t done = 0;
+  for (; !dead_as_they_come_.empty() && waiting_.size() < kWaiting; ++done) {
+    waiting_ += dead_as_they_come_.front() + "\n";
+    dead_as_they_come_.pop_front();
+  }
+  for (std::uint32_t task = 0; task < next_.size(); ++task) {
+    const ResultJournal& journal = run.journal(task);
+    while (waiting_.size() < kWaiting) {
+      if (options_.keep_order) {
+        const auto dead = dead_.find({task, next_[task]});
+        if (dead != dead_.end()) {
+          if (!dead->second.empty()) waiting_ += dead->second + "\n";
+          dead_.erase(dead);
+          ++next_[task];
+          ++done;
+          continue;
+        }
+        if (!journal.contains(next_[task])) break;
+      } else if (next_[task] >= journal.count()) {
+        break;
+      }
+      const auto line = journal.line(options_.keep_order ? next_[task] : journal.number_at(next_[task]));
+      if (!line) break;  // not written yet
+      put(*line);
+      ++next_[task];
+      ++done;
+    }
+  }
+  return done;
+}
+
+std::size_t ResultPrinter::write() {
+  std::size_t done = 0;
+  while (done < waiting_.size() && !broken_) {
+    pollfd item{STDOUT_FILENO, POLLOUT, 0};
+    if (::poll(&item, 1, 0) <= 0 || (item.revents & (POLLOUT | POLLERR | POLLHUP | POLLNVAL)) == 0) break;
+    const ssize_t n = ::write(STDOUT_FILENO, waiting_.data() + done, std::min(kPipePiece, waiting_.size() - done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EAGAIN)) break;  // it waits for room
+    if (n <= 0) {
+      broken_ = true;
+      break;
+    }
+    done += static_cast<std::size_t>(n);
+  }
+  waiting_.erase(0, done);
+  return done;
+}
+
+std::size_t ResultPrinter::turn(const CollectedRun& run) { return fill(run) + write(); }
+
+bool ResultPrinter::complete(const CollectedRun& run) const {
+  if (broken_) return true;
+  if (!waiting_.empty() || !dead_as_they_come_.empty()) return false;
+  for (std::uint32_t task = 0; task < run.tasks(); ++task) {
+    const std::uint64_t next = task < next_.size() ? next_[task] : (options_.keep_order ? 1 : 0);
+    const bool more = options_.keep_order ? run.journal(task).contains(next) || dead_.contains({task, next})
+                                          : next < run.journal(task).count();
+    if (more) return false;
+  }
+  return true;
+}
+
+}  // namespace fantail::pipeline

@@ -1,0 +1,229 @@
+#include "pipeline/task_options.h"
+
+#include <unistd.h>
+
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "common/json/json.h"
+#include "pipeline/command_method.h"
+#include "pipeline/generated_jobs.h"
+#include "pipeline/line_source.h"
+
+namespace fantail::pipeline {
+namespace {
+
+constexpr std::size_t kMostJobFile = 64 * 1024 * 1024;
+constexpr Duration kHardBehindSoft = 10s;
+
+Result<std::unique_ptr<JobSource>> open_lines(const std::string& path) {
+  auto source = path == "-" ? LineSource::copy_of(STDIN_FILENO, "standard input") : LineSource::open(path);
+  if (!source) return tl::unexpected(source.error());
+  return std::make_unique<LineSource>(std::move(*source));
+}
+
+/// A job as its line: a string as it is, anything else as JSON.
+std::string line_of(const Json& job) { return job.is_string() ? job.get<std::string>() : to_text(job); }
+
+Duration seconds_of(const Json& value) {
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(value.get<double>()));
+}
+
+}  // namespace
+
+/// A --task with what speaks of it.
+struct TaskOptions::Named {
+  std::string text;
+  std::vector<std::string> after;
+  std::string lines;
+};
+
+void TaskOptions::describe(OptionSet& options) {
+  options.group("Tasks");
+  options.text("job", job_file, "FILE", "the tasks and their jobs, as JSON (README shows one)");
+  options.list("lines", lines, "FILE",
+               "each line is a job, - is stdin: of every task, or behind a --task of that one alone");
+  options.list(
+      "task", tasks, "NAME=CMD",
+      "what to do with each job: CMD is run by sh -c, {} in it is the line, quoted; the line is on stdin, too");
+  options.list("after", after, "NAME", "the --task before this begins when every job of NAME has its result");
+  options.number("retries", retries, 0, 1000, "N", "try a job that failed so many times more");
+  options.number("max-crashes", max_crashes, 1, 1000, "N", "give up a job that took its worker with it so often");
+  options.seconds("timeout", timeout, "end an attempt after so long, it has failed then; 0: never");
+  options.seconds("hard-timeout", hard_timeout,
+                  "take a job away from a worker that has not ended it by then (default: --timeout + 10)");
+  options.seconds("back-off", back_off, "wait so long before the second attempt, doubled for each one after it", 1ms);
+  options.in_order(given);
+}
+
+std::vector<TaskOptions::Named> TaskOptions::named() const {
+  std::vector<Named> out;
+  std::string for_all;
+  for (const auto& [name, value] : given) {
+    if (name == "task") out.push_back({value, {}, {}});
+    if (name == "after" && !out.empty()) out.back().after.push_back(value);
+    if (name == "lines") (out.empty() ? for_all : out.back().lines) = value;
+  }
+  for (auto& task : out) {
+    if (task.lines.empty()) task.lines = for_all;
+  }
+  return out;
+}
+
+TaskSpec TaskOptions::spec_of(const std::string& name) const {
+  TaskSpec spec;
+  spec.name = name;
+  spec.retries = retries;
+  spec.max_crashes = max_crashes;
+  spec.back_off = back_off;
+  return spec;
+}
+
+Duration TaskOptions::hard_timeout_of(Duration soft) const {
+  if (hard_timeout > Duration{}) return hard_timeout;
+  return soft > Duration{} ? soft + kHardBehindSoft : Duration{};
+}
+
+std::vector<std::string> TaskOptions::problems() const {
+  std::vector<std::string> out;
+  if (!job_file.empty()) {
+    if (!lines.empty() || !tasks.empty() || !after.empty()) {
+      out.emplace_back("--job says all about the tasks: leave out --lines, --task and --after");
+    }
+    return out;
+  }
+  if (tasks.empty()) {
+    out.emplace_back("what is to be done? Give it --task NAME=CMD and --lines FILE, or --job FILE");
+    return out;
+  }
+  bool task_before = false;
+  std::set<std::string> stdin_for;
+  for (const auto& [name, value] : given) {
+    if (name == "task") task_before = true;
+    if (name == "after" && !task_before)
+      out.push_back("--after '" + printable(value) + "': speaks of the --task before it, and there is none");
+  }
+  std::vector<TaskSpec> specs;
+  for (const auto& task : named()) {
+    const auto parsed = CommandMethod::parse("--task", task.text);
+    if (!parsed) {
+      out.push_back(parsed.error().context);
+      continue;
+    }
+    if (const auto ok = check_task_name(parsed->name); !ok) out.push_back(ok.error().context);
+    if (task.lines.empty()) {
+      out.push_back("--task " + printable(parsed->name) + ": has no jobs; give --lines FILE before it, or behind it");
+    }
+    if (task.lines == "-") stdin_for.insert(parsed->name);
+    specs.push_back(spec_of(parsed->name));
+    specs.back().after = task.after;
+  }
+  if (stdin_for.size() > 1) out.emplace_back("--lines -: standard input can be the jobs of one task only; use a file");
+  if (out.empty()) {
+    if (const auto board = JobBoard::open(specs, 0); !board) out.push_back(board.error().context);
+  }
+  if (hard_timeout > Duration{} && hard_timeout < timeout) {
+    out.emplace_back("--hard-timeout: must be longer than --timeout, or commands are never ended in peace");
+  }
+  return out;
+}
+
+Result<std::vector<Task>> TaskOptions::open() const {
+  if (!job_file.empty()) return open_job_file();
+  std::vector<Task> out;
+  for (const auto& one : named()) {
+    const auto parsed = CommandMethod::parse("--task", one.text);
+    if (!parsed) return tl::unexpected(parsed.error());
+    Task task;
+    task.spec = spec_of(parsed->name);
+    task.spec.after = one.after;
+    task.command = parsed->command;
+    task.timeout = timeout;
+    task.hard_timeout = hard_timeout_of(timeout);
+    auto jobs = open_lines(one.lines);
+    if (!jobs) return fail(ErrorCode::kInvalid, "--lines " + printable(one.lines) + ": " + jobs.error().context);
+    task.jobs = std::move(*jobs);
+    out.push_back(std::move(task));
+  }
+  return out;
+}
+
+Result<std::vector<Task>> TaskOptions::open_job_file() const {
+  const auto bad = [&](const std::string& why) { return fail(ErrorCode::kInvalid, "--job " + job_file + ": " + why); };
+  std::ifstream in(job_file, std::ios::binary);
+  std::ostringstream text;
+  if (!in || std::filesystem::is_directory(job_file) || !(text << in.rdbuf())) return bad("cannot be read");
+  if (text.view().size() > kMostJobFile) return bad("is larger than 64 MiB; put the jobs into a file of lines");
+  const auto value = parse_json(text.view());
+  if (!value) return bad(value.error().context);
+  if (!value->is_object() || !value->contains("tasks") || !(*value)["tasks"].is_array()) {
+    return bad(R"(must be {"tasks": [{"name": ..., "command": ..., "lines": FILE or "jobs": [...]}, ...]})");
+  }
+  std::vector<Task> out;
+  for (const Json& one : (*value)["tasks"]) {
+    const std::string where = "task " + std::to_string(out.size() + 1) + ": ";
+    Task task;
+    try {
+      if (!one.is_object()) return bad(where + "is no object");
+      std::string lines_file;
+      std::optional<std::vector<std::string>> jobs;
+      task.spec = spec_of("");
+      task.timeout = timeout;
+      std::optional<Duration> hard;
+      for (const auto& [key, member] : one.items()) {
+        if (key == "name") {
+          task.spec.name = member;
+        } else if (key == "command") {
+          task.command = member;
+        } else if (key == "after") {
+          task.spec.after = member.is_string() ? std::vector<std::string>{member.get<std::string>()}
+                                               : member.get<std::vector<std::string>>();
+        } else if (key == "lines") {
+          lines_file = member;
+        } else if (key == "jobs") {
+          jobs.emplace();
+          for (const Json& job : member) jobs->push_back(line_of(job));
+        } else if (key == "retries") {
+          task.spec.retries = member;
+        } else if (key == "max_crashes") {
+          task.spec.max_crashes = member;
+        } else if (key == "one_by_one") {
+          task.spec.one_by_one = member;
+        } else if (key == "back_off") {
+          task.spec.back_off = seconds_of(member);
+        } else if (key == "timeout") {
+          task.timeout = seconds_of(member);
+        } else if (key == "hard_timeout") {
+          hard = seconds_of(member);
+        } else {
+          return bad(where + "unknown member '" + printable(key) +
+                     "'; there are name, command, lines, jobs, after, retries, max_crashes, one_by_one, back_off, "
+                     "timeout and hard_timeout");
+        }
+      }
+      if (const auto ok = check_task_name(task.spec.name); !ok) return bad(where + ok.error().context);
+      if (lines_file.empty() == !jobs) return bad(where + "must have either 'lines' or 'jobs'");
+      task.hard_timeout = hard.value_or(hard_timeout_of(task.timeout));
+      if (jobs) {
+        auto source = GeneratedJobs::make(*jobs);
+        if (!source) return tl::unexpected(source.error());
+        task.jobs = std::move(*source);
+      } else {
+        const auto path = std::filesystem::path(job_file).parent_path() / lines_file;
+        auto source = open_lines(lines_file == "-" ? "-" : path.string());
+        if (!source) return bad(where + source.error().context);
+        task.jobs = std::move(*source);
+      }
+    } catch (const Json::exception& e) {
+      return bad(where + e.what());
+    }
+    out.push_back(std::move(task));
+  }
+  std::vector<TaskSpec> specs;
+  for (const Task& task : out) specs.push_back(task.spec);
+  if (const auto board = JobBoard::open(specs, 0); !board) return bad(board.error().context);
+  return out;
+}
+
+}  // namespace fantail::pipeline
