@@ -222,12 +222,17 @@ void Distributor::metadata(const rpc::Caller& caller, std::string_view arguments
   if (!config_.wait_for_metadata) {
     return rpc_->fail(caller, "not_wanted", "this distributor was not told to wait for metadata (--metadata)");
   }
-  const auto value = parse_json(arguments);
-  if (!value) return rpc_->fail(caller, "bad_request", "metadata: " + value.error().context);
-  if (metadata_) return rpc_->fail(caller, "too_late", "this run has its metadata already");
-  metadata_ = to_text(*value);
+  if (const auto ok = set_metadata(arguments); !ok) return rpc_->fail(caller, "refused", ok.error().context);
   rpc_->reply(caller, "{}");
+}
+
+Status Distributor::set_metadata(std::string_view json) {
+  const auto value = parse_json(json);
+  if (!value) return fail(ErrorCode::kInvalid, "metadata: " + value.error().context);
+  if (metadata_) return fail(ErrorCode::kInvalid, "this run has its metadata already");
+  metadata_ = to_text(*value);
   log::info("metadata is there", {{"bytes", metadata_->size()}});
+  return {};
 }
 
 void Distributor::dead(const rpc::Caller& caller, std::string_view arguments) {
@@ -387,6 +392,9 @@ void Distributor::begin_running(MonoTime now) {
   phase_ = Phase::kRunning;
   if (claims_until_) return;  // not the first time
   claims_until_ = now + config_.claim;
+  for (const Task& task : tasks_) {
+    if (task.initialize) task.initialize(*metadata_);
+  }
   for (const auto& [job, name] : journal_->past().out) {
     if (job.task >= tasks_.size()) continue;
     Claim& claim = claims_[name];

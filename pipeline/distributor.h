@@ -60,6 +60,10 @@ class Distributor final : private ControlEvents {
   enum class Then : std::uint8_t { kGoOn, kEnd };
   int run(StopSignals& signals, Duration drain, const std::function<Then(MonoTime now)>& each_turn = {});
 
+  /// What tasks, workers and the collector are to know, JSON, where it was configured to wait for that; what others send
+  /// as a request. kInvalid: no JSON, or it is there already.
+  Status set_metadata(std::string_view json);
+
   /// Hands out nothing more.
   void stop() { stopped_ = true; }
   bool stopped() const { return stopped_; }
@@ -75,6 +79,7 @@ class Distributor final : private ControlEvents {
   std::string id_of(JobId job) const { return board_->text_of(job); }
   Result<std::string> job_text(JobId job) { return tasks_.at(job.task).jobs->job(job.number); }
   std::size_t workers() const { return by_name_.size(); }
+  std::size_t workers_waiting() const { return joining_.size(); }  ///< for the run to begin
   std::uint64_t failures() const { return failures_; }  ///< attempts that failed or were lost
   bool knows_all_jobs() const;
   const std::optional<Error>& failed() const { return failed_; }
