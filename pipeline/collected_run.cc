@@ -11,6 +11,7 @@ namespace {
 
 constexpr const char* kTasksFile = "tasks";  // their names, one a line
 constexpr const char* kFinishedFile = "finished";
+constexpr const char* kSettledFile = "settled";
 
 }  // namespace
 
@@ -51,6 +52,7 @@ Result<std::unique_ptr<CollectedRun>> CollectedRun::open(const std::filesystem::
   if (const auto at = read_small_file(directory / kFinishedFile)) {
     const auto value = parse_json(*at);
     run->finished_ = WallTime{value && value->is_number_integer() ? value->get<std::int64_t>() : 0};
+    run->settled_ = std::filesystem::exists(directory / kSettledFile);
   }
   return run;
 }
@@ -85,6 +87,13 @@ Status CollectedRun::finish(WallTime now) {
   }
   if (auto ok = replace_small_file(directory_ / kFinishedFile, std::to_string(now.ns)); !ok) return ok;
   finished_ = now;
+  return {};
+}
+
+Status CollectedRun::settle() {
+  if (settled_) return {};
+  if (auto ok = replace_small_file(directory_ / kSettledFile, "\n"); !ok) return ok;
+  settled_ = true;
   return {};
 }
 

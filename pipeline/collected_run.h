@@ -37,6 +37,9 @@ class CollectedRun {
   /// Since when it is over; nothing: it is not.
   std::optional<WallTime> finished() const { return finished_; }
   Status finish(WallTime now);
+  /// Its results are where they should be: a collector that is started again has nothing to do for it.
+  bool settled() const { return settled_; }
+  Status settle();
 
  private:
   explicit CollectedRun(std::filesystem::path directory) : directory_(std::move(directory)) {}
@@ -45,6 +48,7 @@ class CollectedRun {
   std::filesystem::path directory_;
   std::vector<ResultJournal> journals_;
   std::optional<WallTime> finished_;
+  bool settled_ = false;
 };
 
 }  // namespace fantail::pipeline

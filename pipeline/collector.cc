@@ -103,7 +103,13 @@ Status Collector::connect() {
         on_request(caller, request.method, arguments);
       });
   rpc_->on_gone([this](const rpc::Caller& caller) { followers_.erase(caller); });
-  for (auto& [id, run] : runs_) publish(*run);
+  for (auto& [id, run] : runs_) {
+    publish(*run);
+    // Ended between the last result and its place: nobody will say again that this run is finished.
+    if (!run->finished() || run->settled() || current_ != nullptr) continue;
+    if (auto ok = make_current(*run); !ok) return ok;
+    drain_until_ = mono_now() + config_.drain;
+  }
   if (!endpoint.is_local() && !context_.key()) {
     log::warn("listening beyond this host without keys: anybody who reaches the port can send and read results",
               {{"endpoint", address_}});
@@ -126,6 +132,18 @@ void Collector::publish(CollectedRun& run) {
     streams_->add(info, &journal);
     if (run.finished()) streams_->seal(journal.stream(), journal.end(), std::nullopt);
   }
+}
+
+Status Collector::make_current(CollectedRun& run) {
+  output_.reset();
+  drain_until_.reset();
+  if (!config_.output.empty()) {
+    auto output = ResultOutput::open(config_.output, run);
+    if (!output) return tl::unexpected(output.error());
+    output_.emplace(std::move(*output));
+  }
+  current_ = &run;
+  return {};
 }
 
 // ---- requests
@@ -172,14 +190,7 @@ void Collector::open_run(const rpc::Caller& caller, std::string_view arguments) 
     }
   }
   if (current_ != &run) {
-    current_ = &run;
-    output_.reset();
-    if (!config_.output.empty()) {
-      auto output = ResultOutput::open(config_.output, run);
-      if (!output) return rpc_->fail(caller, "io", output.error().context);
-      output_.emplace(std::move(*output));
-    }
-    drain_until_.reset();
+    if (const auto ok = make_current(run); !ok) return rpc_->fail(caller, "io", ok.error().context);
     if (hooks_.initialize) hooks_.initialize(to_text(parsed->value("metadata", Json())));
     log::info("run", {{"run", id}, {"results", run.count()}});
   }
@@ -383,12 +394,14 @@ void Collector::look_for_the_end(MonoTime now) {
   const bool written = !output_ || output_->complete();
   if (now < *drain_until_ && !(written && delivered())) return;
   if (!written) return;  // a full disk is waited for: nothing is lost
-  if (config_.stay) {
-    drain_until_.reset();
+  const Duration kept = std::chrono::nanoseconds(wall_now().ns - current_->finished().value_or(WallTime{}).ns);
+  if (!config_.stay && kept < config_.result_ttl) return;
+  if (const auto ok = current_->settle(); !ok) {
+    if (const auto n = write_log_.occurred(now)) log::error("cannot end a run", {{"error", ok.error()}, {"count", *n}});
     return;
   }
-  const Duration kept = std::chrono::nanoseconds(wall_now().ns - current_->finished().value_or(WallTime{}).ns);
-  ended_ = kept >= config_.result_ttl;
+  drain_until_.reset();
+  ended_ = !config_.stay;
 }
 
 void Collector::remove_old(WallTime now) {

@@ -69,6 +69,7 @@ class Collector final : public ControlEvents, public PublisherEvents {
   Status open_state();
   Status connect();
   void publish(CollectedRun& run);
+  Status make_current(CollectedRun& run);
   void forget(const std::string& run);
 
   void on_request(const rpc::Caller& caller, std::string_view method, std::string_view arguments);

@@ -163,7 +163,7 @@ void Distributor::welcome(const rpc::Caller& caller, const JoinMessage& message)
       return rpc_->fail(caller, "duplicate_worker",
                         "a worker '" + printable(message.worker) + "' is here already; give this one another --name");
     }
-    forget_worker(other);  // its connection of before
+    forget_worker(other, "it is here on another connection");
   }
   Worker& worker = workers_[caller.peer];
   worker.name = message.worker;
@@ -456,6 +456,7 @@ bool Distributor::may_hand_out(MonoTime now) const {
 
 std::size_t Distributor::hand_out(MonoTime now) {
   std::size_t done = 0;
+  if (takers_.empty() || !board_->has_jobs(now)) return 0;
   for (std::size_t n = takers_.size(); n > 0 && may_hand_out(now); --n) {
     const Taker taker = takers_.front();
     takers_.pop_front();
@@ -512,13 +513,15 @@ void Distributor::settle(JobId job, JobBoard::Verdict verdict, const std::string
   const auto past = board_->past(job);
   if (!past) return;
   journal_->troubled(job, *past);
-  log::info(verdict == JobBoard::Verdict::kDead ? "job given up" : "job failed, it will be tried again",
-            {{"job", id_of(job)},
-             {"attempt", past->attempts},
-             {"worker", worker},
-             {"exit", exit},
-             {"error", printable(error.substr(0, 200))}});
   if (verdict != JobBoard::Verdict::kDead) return;
+  if (const auto n = dead_log_.occurred(mono_now())) {
+    log::warn("job given up", {{"job", id_of(job)},
+                               {"attempts", past->attempts},
+                               {"worker", worker},
+                               {"exit", exit},
+                               {"error", printable(error.substr(0, 200))},
+                               {"count", *n}});
+  }
   const auto text = job_text(job);
   const std::string letter = to_text({{"id", id_of(job)},
                                       {"task", tasks_[job.task].spec.name},
@@ -574,23 +577,22 @@ void Distributor::end_claims(MonoTime now) {
   claims_.clear();
 }
 
-void Distributor::forget_worker(PeerId peer) {
+void Distributor::forget_worker(PeerId peer, std::string_view reason) {
   const auto worker = workers_.extract(peer);
   if (worker.empty()) return;
   by_name_.erase(worker.mapped().name);
   std::erase_if(takers_, [&](const Taker& taker) { return taker.caller.peer == peer; });
-  for (const auto& [job, verdict] : board_->lost(worker.mapped().id, mono_now())) {
+  const auto lost = board_->lost(worker.mapped().id, mono_now());
+  log::info("worker gone", {{"peer", worker.mapped().name}, {"reason", reason}, {"jobs", lost.size()}});
+  for (const auto& [job, verdict] : lost) {
     unwatch(job);
     settle(job, verdict, worker.mapped().name, -9, "its worker went away");
   }
 }
 
 void Distributor::on_peer_down(PeerId peer, std::string_view reason) {
-  if (const auto worker = workers_.find(peer); worker != workers_.end()) {
-    log::info("worker gone", {{"peer", worker->second.name}, {"reason", reason}});
-  }
   rpc_->on_peer_down(peer);
-  forget_worker(peer);
+  forget_worker(peer, reason);
   instances_.erase(peer);
 }
 

@@ -60,8 +60,8 @@ class Distributor final : private ControlEvents {
   enum class Then : std::uint8_t { kGoOn, kEnd };
   int run(StopSignals& signals, Duration drain, const std::function<Then(MonoTime now)>& each_turn = {});
 
-  /// What tasks, workers and the collector are to know, JSON, where it was configured to wait for that; what others send
-  /// as a request. kInvalid: no JSON, or it is there already.
+  /// What tasks, workers and the collector are to know, JSON, where it was configured to wait for that; what others
+  /// send as a request. kInvalid: no JSON, or it is there already.
   Status set_metadata(std::string_view json);
 
   /// Hands out nothing more.
@@ -80,7 +80,7 @@ class Distributor final : private ControlEvents {
   Result<std::string> job_text(JobId job) { return tasks_.at(job.task).jobs->job(job.number); }
   std::size_t workers() const { return by_name_.size(); }
   std::size_t workers_waiting() const { return joining_.size(); }  ///< for the run to begin
-  std::uint64_t failures() const { return failures_; }  ///< attempts that failed or were lost
+  std::uint64_t failures() const { return failures_; }             ///< attempts that failed or were lost
   bool knows_all_jobs() const;
   const std::optional<Error>& failed() const { return failed_; }
 
@@ -131,7 +131,7 @@ class Distributor final : private ControlEvents {
   void end_claims(MonoTime now);
   bool may_hand_out(MonoTime now) const;
   void look_for_the_end(MonoTime now);
-  void forget_worker(PeerId peer);
+  void forget_worker(PeerId peer, std::string_view reason);
 
   void on_peer_up(PeerId peer, const wire::Peer& who) override { instances_[peer] = who.instance; }
   void on_peer_down(PeerId peer, std::string_view reason) override;
@@ -173,6 +173,7 @@ class Distributor final : private ControlEvents {
 
   std::optional<MonoTime> write_again_;  ///< the journal takes nothing: not before this
   log::Repeated write_log_;
+  log::Repeated dead_log_;
   log::Repeated collector_log_;
   std::uint64_t failures_ = 0;
   bool stopped_ = false;

@@ -170,6 +170,14 @@ std::vector<JobBoard::Assignment> JobBoard::take(std::uint64_t id, std::size_t c
   return out;
 }
 
+bool JobBoard::has_jobs(MonoTime now) const {
+  return std::any_of(tasks_.begin(), tasks_.end(), [&](const Task& task) {
+    if (!task.suspects.empty() && task.suspects.begin()->first <= now) return true;
+    const bool retry = !task.retries.empty() && task.retries.begin()->first <= now;
+    return (retry || task.next <= task.known) && may_begin(task);
+  });
+}
+
 // ---- what becomes of them
 
 /// Out of the hands of a worker. False: it did not have it.

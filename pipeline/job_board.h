@@ -75,6 +75,8 @@ class JobBoard {
   /// Up to `count` jobs for a worker. A job that was with a worker that went away is handed out alone, to one that has
   /// nothing else, so that it is known whose fault it is when that happens again.
   std::vector<Assignment> take(std::uint64_t worker, std::size_t count, MonoTime now);
+  /// Whether take() may have something for anybody now.
+  bool has_jobs(MonoTime now) const;
   /// The attempt has failed by itself.
   Verdict failed(std::uint64_t worker, JobId job, MonoTime now);
   /// Its result is safe, whoever did it. False: it was acknowledged already, this is a second result.

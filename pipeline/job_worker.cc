@@ -21,7 +21,7 @@ constexpr Duration kAskAgain = 250ms;
 constexpr Duration kGlance = 5ms;           // at what quick jobs have done meanwhile
 constexpr double kQuick = 100e-6;           // seconds: threads with such jobs do not wake the loop for each
 constexpr std::size_t kBatch = 256;         // jobs of that kind after which they do
-constexpr double kShared = 1e-3;            // seconds: jobs from this on
+constexpr double kShared = 1e-3;            // seconds: jobs from this on are asked for one by one
 constexpr double kAhead = 20e-3;            // seconds of work that a thread has ahead of it
 constexpr double kNeedsNoneAhead = 200e-3;  // jobs so long lose nothing by waiting for the next
 constexpr std::size_t kBatchBytes = 1024 * 1024;
@@ -128,8 +128,9 @@ void JobWorker::on_welcome(const WelcomeMessage& welcome) {
 /// So that no thread waits for its next job, and no other worker for ours.
 std::uint32_t JobWorker::wanted() const {
   const double threads = config_.threads;
-  double ahead = threads;  // nothing is known yet
-  if (average_ > 0) ahead = average_ >= kNeedsNoneAhead ? 0 : threads * kAhead / average_;
+  double ahead = threads;  // one each; nothing is known yet, or a job takes longer than asking for one
+  if (average_ >= kNeedsNoneAhead) ahead = 0;
+  if (average_ > 0 && average_ < kShared) ahead = threads * kAhead / average_;
   return static_cast<std::uint32_t>(std::min(threads + std::ceil(ahead), double{kMaxTake}));
 }
 

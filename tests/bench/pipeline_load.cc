@@ -122,13 +122,15 @@ int run(std::uint64_t jobs, Duration time, std::uint32_t workers, std::uint32_t 
   auto distributor = must(Distributor::open(config, std::move(tasks)));
   MonoTime begun{};
   MonoTime done{};
+  bool told = false;
   while (!distributor->ended()) {
     const MonoTime now = mono_now();
     const std::size_t work = distributor->turn(now);
-    if (begun == MonoTime{} && distributor->workers_waiting() == workers && distributor->knows_all_jobs()) {
+    if (!told && distributor->workers_waiting() == workers && distributor->knows_all_jobs()) {
       if (!distributor->set_metadata("null")) return 1;
-      begun = mono_now();
+      told = true;
     }
+    if (begun == MonoTime{} && distributor->board().progress().handed_out > 0) begun = now;
     if (done == MonoTime{} && distributor->board().progress().acknowledged == jobs) done = mono_now();
     if (work > 0) continue;
     Waiter waiter;

@@ -519,12 +519,12 @@ class Lab:
             consumer.flags += ["--output", output]
         return self._add(consumer, start)
 
-    def bare(self, program: str, *arguments: Argument, name: str = "") -> Agent:
+    def bare(self, program: str, *arguments: Argument, name: str = "", place: Place = LOOPBACK) -> Agent:
         """A program with these arguments and no others, not started yet. Its state directory comes from the environment."""
         name = name or program
         folders, environment = self._for(name)
         environment["STATE_DIRECTORY"] = str(self.state_of(name))
-        return self._add(Agent(name, self._command(LOOPBACK, program), arguments, folders, environment), start=False)
+        return self._add(Agent(name, self._command(place, program), arguments, folders, environment), start=False)
 
     def pair(self, *producer_flags: Argument, mirror: bool = True, merged: bool = False) -> tuple[Agent, Consumer]:
         """The usual case: one producer and one consumer on this host over tcp."""
@@ -543,13 +543,16 @@ class Lab:
         ]
         return [self.producer(seat, node=node) for seat, node in zip(link.producers, NODES)], consumers
 
-    def run(self, program: str, *arguments: Argument, deadline: float = DEADLINE) -> Finished:
+    def run(
+        self, program: str, *arguments: Argument, deadline: float = DEADLINE, stdin: bytes | None = None
+    ) -> Finished:
         """Runs a program that is expected to end by itself."""
         environment = self._environment() | {"STATE_DIRECTORY": str(self.state_of(f"run-{program}"))}
         command = [*self._command(LOOPBACK, program), *map(str, arguments)]
         try:
+            given = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=deadline * TIME_SCALE
+                command, capture_output=True, env=environment, timeout=deadline * TIME_SCALE, **given
             )
         except subprocess.TimeoutExpired as still_running:
             said = (still_running.stderr or b"").decode(errors="replace")
