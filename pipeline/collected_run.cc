@@ -90,6 +90,20 @@ Status CollectedRun::finish(WallTime now) {
   return {};
 }
 
+Status CollectedRun::reopen(std::uint64_t& sequence) {
+  std::error_code ec;
+  std::filesystem::remove(directory_ / kSettledFile, ec);
+  if (!ec) std::filesystem::remove(directory_ / kFinishedFile, ec);
+  if (ec) return fail_errno(ec.value(), "cannot go on with " + directory_.string());
+  settled_ = false;
+  finished_.reset();
+  for (auto& journal : journals_) {
+    if (auto ok = journal.begin_stream(sequence + 1); !ok) return ok;
+    ++sequence;
+  }
+  return {};
+}
+
 Status CollectedRun::settle() {
   if (settled_) return {};
   if (auto ok = replace_small_file(directory_ / kSettledFile, "\n"); !ok) return ok;

@@ -37,6 +37,8 @@ class CollectedRun {
   /// Since when it is over; nothing: it is not.
   std::optional<WallTime> finished() const { return finished_; }
   Status finish(WallTime now);
+  /// There is more to come after all: for consumers its journals go on as other streams.
+  Status reopen(std::uint64_t& sequence);
   /// Its results are where they should be: a collector that is started again has nothing to do for it.
   bool settled() const { return settled_; }
   Status settle();

@@ -42,6 +42,9 @@ Result<std::unique_ptr<Collector>> Collector::open(CollectorConfig config, Hooks
   raise_descriptor_limit();
   std::unique_ptr<Collector> collector(new Collector(std::move(config), std::move(hooks)));
   if (auto ok = collector->context_.protect_by(collector->config_.key_file); !ok) return tl::unexpected(ok.error());
+  if (const auto& output = collector->config_.output; !output.empty()) {
+    if (auto ok = ResultOutput::check(output); !ok) return tl::unexpected(ok.error());
+  }
   if (auto ok = collector->open_state(); !ok) return tl::unexpected(ok.error());
   if (auto ok = collector->connect(); !ok) return tl::unexpected(ok.error());
   return collector;
@@ -184,6 +187,13 @@ void Collector::open_run(const rpc::Caller& caller, std::string_view arguments) 
     publish(*found->second);
   }
   CollectedRun& run = *found->second;
+  if (run.finished()) {
+    // Jobs that had been given up are to be done after all.
+    for (std::size_t i = 0; i < run.tasks(); ++i) streams_->remove(run.journal(i).stream());
+    const auto ok = run.reopen(sequence_);
+    publish(run);
+    if (!ok) return rpc_->fail(caller, "io", ok.error().context);
+  }
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     if (i >= run.tasks() || run.journal(i).task() != tasks[i]) {
       return rpc_->fail(caller, "bad_request", "open: this run has other tasks than when it was begun");
@@ -271,6 +281,9 @@ void Collector::finish(const rpc::Caller& caller, std::string_view arguments) {
   if (found == runs_.end()) return rpc_->fail(caller, "unknown_run", "finish: this collector does not know that run");
   CollectedRun& run = *found->second;
   settle(mono_now());
+  if (&run != current_) {
+    if (const auto ok = make_current(run); !ok) return rpc_->fail(caller, "io", ok.error().context);
+  }
   if (!run.finished()) {
     if (const auto ok = run.finish(wall_now()); !ok) return rpc_->fail(caller, "io", ok.error().context);
     for (std::size_t i = 0; i < run.tasks(); ++i) {

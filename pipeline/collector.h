@@ -25,10 +25,11 @@ namespace fantail::pipeline {
 /// publishes the journals on results/TASK. One thread; drive it with run(), or with turn() beside others.
 class Collector final : public ControlEvents, public PublisherEvents {
  public:
-  /// What happens, for programs of one's own. May be empty; called between two messages.
+  /// What happens, for programs of one's own. May be empty; called between two messages; must not throw.
   struct Hooks {
     std::function<void(std::string_view metadata)> initialize;  ///< a run has begun, or goes on; JSON
-    /// A first result, one line of JSON. What it returns, JSON or empty, goes into the acknowledgement.
+    /// A first result, one line of JSON as ResultRecord makes it. What it returns, JSON or empty, goes into the
+    /// acknowledgement. A result that could not be written comes again.
     std::function<std::string(std::string_view id, std::string_view line)> on_result;
     std::function<void()> on_finished;  ///< once for each run
   };

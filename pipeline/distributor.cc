@@ -17,6 +17,8 @@ constexpr Duration kLastWord = 1s;
 constexpr Duration kAskAgain = 250ms;
 constexpr Duration kWriteAgain = 250ms;
 constexpr Duration kFinishPatience = 5s;
+constexpr Duration kLongFinishPatience = 60s;
+constexpr Duration kAcknowledging = 1s;
 constexpr std::size_t kMaxTasks = 1024;
 constexpr std::size_t kLetterBytes = 4096;  // of a job, and of what was said of it, in a dead letter
 
@@ -89,6 +91,7 @@ Status Distributor::open_state() {
       hooks_.on_dead(job, value && value->is_object() ? value->value("exit", 1) : 1, *letter);
     }
   }
+  metadata_ = journal_->past().metadata;
   if (!config_.wait_for_metadata) metadata_ = "null";
   if (journal_->past().completed) {
     phase_ = Phase::kFinishing;
@@ -215,6 +218,10 @@ void Distributor::report(const rpc::Caller& caller, std::string_view arguments) 
   for (const JobId job : message->returned) {
     if (job.task < tasks_.size()) board_->returned(worker->second.id, job, now);
   }
+  if (message->leaving) {
+    worker->second.leaving = true;
+    std::erase_if(takers_, [&](const Taker& taker) { return taker.caller.peer == caller.peer; });
+  }
   rpc_->reply(caller, "{}");
 }
 
@@ -231,6 +238,7 @@ Status Distributor::set_metadata(std::string_view json) {
   if (!value) return fail(ErrorCode::kInvalid, "metadata: " + value.error().context);
   if (metadata_) return fail(ErrorCode::kInvalid, "this run has its metadata already");
   metadata_ = to_text(*value);
+  journal_->metadata(*metadata_);
   log::info("metadata is there", {{"bytes", metadata_->size()}});
   return {};
 }
@@ -270,6 +278,7 @@ void Distributor::dead(const rpc::Caller& caller, std::string_view arguments) {
     }
     journal_->requeued(job);
     board_->requeue(job);
+    if (hooks_.on_requeued) hooks_.on_requeued(job);
     if (const auto past = board_->past(job)) journal_->troubled(job, *past);
   }
   rpc_->reply(caller, to_text({{"jobs", jobs.size()}}));
@@ -409,7 +418,7 @@ void Distributor::finish_at_collector() {
   call.method = kFinish;
   call.arguments = to_text({{"run", run_id()}});
   // A collector that is gone has finished, if this is said again after a restart.
-  call.options = {.timeout = journal_->past().completed ? kFinishPatience : Duration{}, .repeatable = true};
+  call.options = {.timeout = journal_->past().completed ? kFinishPatience : kLongFinishPatience, .repeatable = true};
   call.on_done = [this](rpc::CallResult<std::string> result) {
     asked_ = false;
     if (!result && result.error().kind == rpc::CallError::Kind::kRemote) {
@@ -417,6 +426,10 @@ void Distributor::finish_at_collector() {
       const auto n = collector_log_.occurred(mono_now());
       if (n) log::warn("the collector cannot finish the run", {{"error", result.error().message}});
       if (result.error().type != "unknown_run") return;
+    }
+    if (!result && !journal_->past().completed) {
+      log::warn("the collector did not answer that it has finished the run; all results are with it",
+                {{"collector", config_.collector}});
     }
     phase_ = Phase::kTold;
   };
@@ -582,7 +595,13 @@ void Distributor::forget_worker(PeerId peer, std::string_view reason) {
   if (worker.empty()) return;
   by_name_.erase(worker.mapped().name);
   std::erase_if(takers_, [&](const Taker& taker) { return taker.caller.peer == peer; });
-  const auto lost = board_->lost(worker.mapped().id, mono_now());
+  const MonoTime now = mono_now();
+  if (worker.mapped().leaving) {
+    log::info("worker left", {{"peer", worker.mapped().name}});
+    // What it has sent to the collector may not have been acknowledged to us yet.
+    return board_->released(worker.mapped().id, now + kAcknowledging);
+  }
+  const auto lost = board_->lost(worker.mapped().id, now);
   log::info("worker gone", {{"peer", worker.mapped().name}, {"reason", reason}, {"jobs", lost.size()}});
   for (const auto& [job, verdict] : lost) {
     unwatch(job);

@@ -45,6 +45,8 @@ class Distributor final : private ControlEvents {
     std::function<void(const Acknowledgement&)> on_acknowledged;
     /// JSON, see DeadLetter. At the start for those of before, too.
     std::function<void(JobId, int exit, const std::string& letter)> on_dead;
+    /// It is to be done after all.
+    std::function<void(JobId)> on_requeued;
     /// Somebody asks for another number of workers, of those who starts them. Without it the request is refused.
     std::function<void(std::uint32_t count)> on_resize;
   };
@@ -97,6 +99,7 @@ class Distributor final : private ControlEvents {
     InstanceId instance;
     std::uint64_t id = 0;  ///< at the board
     std::uint32_t threads = 1;
+    bool leaving = false;
   };
   struct Taker {
     rpc::Caller caller;

@@ -84,6 +84,8 @@ Status DistributorJournal::apply(std::string_view line, std::uint64_t offset) {
       past_.completed = false;
     } else if (const auto purged = value->find("purged"); purged != value->end()) {
       dead_.erase(job_of(*purged));
+    } else if (const auto metadata = value->find("metadata"); metadata != value->end()) {
+      past_.metadata = to_text(*metadata);
     } else if (value->contains("completed")) {
       past_.completed = true;
     }
@@ -122,6 +124,8 @@ void DistributorJournal::purged(JobId job) {
   dead_.erase(job);
   pending_ += line_of({{"purged", id_of(job)}});
 }
+
+void DistributorJournal::metadata(const std::string& json) { pending_ += R"({"metadata":)" + json + "}\n"; }
 
 void DistributorJournal::completed() { pending_ += line_of({{"completed", true}}); }
 

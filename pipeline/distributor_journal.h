@@ -29,7 +29,8 @@ class DistributorJournal {
   /// What the journal says of a run that was begun before.
   struct Past {
     std::map<JobId, JobBoard::Past> troubled;
-    std::map<JobId, std::string> out;  ///< handed out, and not known to be failed; with the worker's name
+    std::map<JobId, std::string> out;     ///< handed out, and not known to be failed; with the worker's name
+    std::optional<std::string> metadata;  ///< JSON
     bool completed = false;
   };
 
@@ -51,6 +52,7 @@ class DistributorJournal {
   void given_up(JobId job, const std::string& json);
   void requeued(JobId job);
   void purged(JobId job);
+  void metadata(const std::string& json);
   void completed();
   Status write();
   bool unwritten() const { return !pending_.empty(); }

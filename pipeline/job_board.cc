@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <functional>
+#include <utility>
 
 #include "common/base/options.h"
 
@@ -110,6 +111,7 @@ void JobBoard::hand_out(std::uint64_t id, JobId job, std::vector<Assignment>& to
   if (const auto troubled = task.troubled.find(job.number); troubled != task.troubled.end()) {
     attempt = ++troubled->second.attempts;
     troubled->second.again.reset();
+    troubled->second.blamed = false;
   }
   task.out.emplace(job.number, id);
   workers_[id].held.insert(job);
@@ -247,6 +249,7 @@ std::vector<std::pair<JobId, JobBoard::Verdict>> JobBoard::lost(std::uint64_t id
     Trouble& trouble = task.troubled[job.number];
     trouble.attempts = std::max(trouble.attempts, 1U);
     trouble.suspect = true;
+    trouble.blamed = alone;
     if (alone) ++trouble.crashes;
     out.emplace_back(job, try_again(job, trouble, trouble.crashes >= task.spec.max_crashes, now));
   }
@@ -273,11 +276,11 @@ void JobBoard::returned(std::uint64_t worker, JobId job, MonoTime now) {
   (trouble.suspect ? task.suspects : task.retries).emplace(now, job.number);
 }
 
-void JobBoard::released(std::uint64_t id, MonoTime now) {
+void JobBoard::released(std::uint64_t id, MonoTime again) {
   const auto found = workers_.find(id);
   if (found == workers_.end()) return;
   const std::set<JobId> held = found->second.held;
-  for (const JobId job : held) returned(id, job, now);
+  for (const JobId job : held) returned(id, job, again);
   workers_.erase(id);
 }
 
@@ -309,12 +312,16 @@ void JobBoard::restore(JobId job, const Past& past, MonoTime now) {
 
 void JobBoard::hold(std::uint64_t worker, JobId job) {
   Task& task = tasks_.at(job.task);
+  const auto troubled = task.troubled.find(job.number);
+  const bool known = troubled != task.troubled.end();
+  if (known && troubled->second.dead) return;
   if (task.acknowledged.contains(job.number) || !task.out.emplace(job.number, worker).second) return;
   workers_[worker].held.insert(job);
-  const auto troubled = task.troubled.find(job.number);
-  if (troubled == task.troubled.end() || !troubled->second.again) return;
-  (troubled->second.suspect ? task.suspects : task.retries).erase({*troubled->second.again, job.number});
-  troubled->second.again.reset();
+  if (!known || !troubled->second.again) return;
+  Trouble& trouble = troubled->second;
+  (trouble.suspect ? task.suspects : task.retries).erase({*trouble.again, job.number});
+  trouble.again.reset();
+  if (std::exchange(trouble.blamed, false)) --trouble.crashes;
 }
 
 void JobBoard::forget_acknowledged(std::uint32_t index) {

@@ -87,8 +87,8 @@ class JobBoard {
   Verdict hung(std::uint64_t worker, JobId job, MonoTime now);
   /// The worker gives it back; nobody is to blame.
   void returned(std::uint64_t worker, JobId job, MonoTime now);
-  /// The same for all that it has; it is not there any more.
-  void released(std::uint64_t worker, MonoTime now);
+  /// The same for all that it has; it is not there any more. Handed out from `again` on: results may be on their way.
+  void released(std::uint64_t worker, MonoTime again);
   /// A dead one gets another round of attempts. False: it is not dead.
   bool requeue(JobId job);
 
@@ -106,7 +106,8 @@ class JobBoard {
   std::optional<Past> past(JobId job) const;
   /// Before the job is handed out.
   void restore(JobId job, const Past& past, MonoTime now);
-  /// The worker has it since before.
+  /// The worker has it since before, or still has it although it had been given up for lost. A dead one stays dead, and
+  /// one that another worker has stays there.
   void hold(std::uint64_t worker, JobId job);
   /// Nothing of this task is known to be acknowledged any more; what is will be said again.
   void forget_acknowledged(std::uint32_t task);
@@ -130,6 +131,7 @@ class JobBoard {
     unsigned crashes = 0;
     unsigned attempts = 0;  ///< begun
     bool suspect = false;   ///< was with a worker that went away
+    bool blamed = false;    ///< the last crash is this one's since it went out last: taken back if it has survived
     bool dead = false;
     std::optional<MonoTime> again;  ///< waits for another attempt
   };

@@ -125,7 +125,7 @@ std::string ReportMessage::to_json() const {
     if (out.back() != '[') out += ',';
     out += id_json(job) + ']';
   }
-  return out + "]}";
+  return out + (leaving ? R"(],"leaving":true})" : "]}");
 }
 
 Result<ReportMessage> ReportMessage::from_json(std::string_view text) {
@@ -134,6 +134,7 @@ Result<ReportMessage> ReportMessage::from_json(std::string_view text) {
       out.failed.push_back({job_of(failure), failure.at(2), failure.at(3), bytes_of(failure.at(4))});
     }
     for (const Json& job : value.at("returned")) out.returned.push_back(job_of(job));
+    out.leaving = value.value("leaving", false);
   });
 }
 

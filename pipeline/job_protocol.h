@@ -84,8 +84,9 @@ struct ReportMessage {
   };
   std::vector<Failure> failed;
   std::vector<JobId> returned;  ///< not begun
+  bool leaving = false;         ///< it takes nothing more and will be gone soon; that is nobody's fault
 
-  bool empty() const { return failed.empty() && returned.empty(); }
+  bool empty() const { return failed.empty() && returned.empty() && !leaving; }
   std::string to_json() const;
   static Result<ReportMessage> from_json(std::string_view text);
 };

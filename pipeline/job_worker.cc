@@ -18,6 +18,7 @@ namespace {
 
 constexpr Duration kLongestWait = 1s;
 constexpr Duration kAskAgain = 250ms;
+constexpr Duration kNamePatience = 5s;      // longer than it takes to notice that one is gone
 constexpr Duration kGlance = 5ms;           // at what quick jobs have done meanwhile
 constexpr double kQuick = 100e-6;           // seconds: threads with such jobs do not wake the loop for each
 constexpr std::size_t kBatch = 256;         // jobs of that kind after which they do
@@ -81,7 +82,12 @@ void JobWorker::join() {
     joining_ = false;
     ask_again_ = mono_now() + kAskAgain;
     if (!result) {
-      if (result.error().type == "duplicate_worker") failed_ = Error{ErrorCode::kInvalid, result.error().message};
+      // It may be ourselves, of before, whose end is not noticed yet.
+      if (result.error().type != "duplicate_worker") return;
+      if (!refused_since_) refused_since_ = mono_now();
+      if (mono_now() - *refused_since_ > kNamePatience) {
+        failed_ = Error{ErrorCode::kInvalid, result.error().message};
+      }
       return;
     }
     auto welcome = WelcomeMessage::from_json(*result);
@@ -90,6 +96,8 @@ void JobWorker::join() {
       return;
     }
     joined_at_ = connection;
+    refused_since_.reset();
+    if (draining_) report_.leaving = true;
     on_welcome(*welcome);
   };
   joining_ = true;
@@ -128,8 +136,8 @@ void JobWorker::on_welcome(const WelcomeMessage& welcome) {
 /// So that no thread waits for its next job, and no other worker for ours.
 std::uint32_t JobWorker::wanted() const {
   const double threads = config_.threads;
-  double ahead = threads;  // one each; nothing is known yet, or a job takes longer than asking for one
-  if (average_ >= kNeedsNoneAhead) ahead = 0;
+  double ahead = threads;  // one each: a job takes longer than asking for one
+  if (average_ == 0 || average_ >= kNeedsNoneAhead) ahead = 0;
   if (average_ > 0 && average_ < kShared) ahead = threads * kAhead / average_;
   return static_cast<std::uint32_t>(std::min(threads + std::ceil(ahead), double{kMaxTake}));
 }
@@ -213,13 +221,11 @@ void JobWorker::report() {
   auto told = std::make_shared<ReportMessage>(std::exchange(report_, {}));
   call.on_done = [this, told](rpc::CallResult<std::string> result) {
     reporting_ = false;
-    if (result) {
-      for (const auto& failure : told->failed) held_.erase(failure.job);
-      return;
-    }
+    if (result) return;
     if (result.error().type == "not_joined") joined_at_.reset();
     report_.failed.insert(report_.failed.end(), told->failed.begin(), told->failed.end());
     report_.returned.insert(report_.returned.end(), told->returned.begin(), told->returned.end());
+    report_.leaving |= told->leaving;
   };
   reporting_ = true;
   distributor_->start(std::move(call));
@@ -245,6 +251,8 @@ std::size_t JobWorker::gather() {
     if (d.outcome.exit == 0) {
       results_.push_back(std::move(d));
     } else {
+      // Not ours any more: it must not count twice when what we say is lost, and said again.
+      held_.erase(held);
       report_.failed.push_back({d.id, d.outcome.exit, d.seconds, std::move(d.outcome.error)});
     }
   }
@@ -330,10 +338,10 @@ JobOutcome JobWorker::attempt(const Job& job) {
   if (outcome.exit == 0 && outcome.result.size() > kMaxResultBytes) {
     return {.exit = 1, .result = "null", .error = "its result is larger than 1 MiB"};
   }
-  if (outcome.exit == 0 && outcome.result.find('\n') != std::string::npos) {
-    const auto value = parse_json(outcome.result);
-    if (value) outcome.result = to_text(*value);
-  }
+  if (outcome.exit != 0) return outcome;
+  const auto value = parse_json(outcome.result);
+  if (!value) return {.exit = 1, .result = "null", .error = "its result is no JSON: " + value.error().context};
+  if (outcome.result.find('\n') != std::string::npos) outcome.result = to_text(*value);
   return outcome;
 }
 
@@ -405,6 +413,7 @@ void JobWorker::give_back() {
     held_.erase(held.id);
   }
   queue_.clear();
+  report_.leaving = true;
 }
 
 int JobWorker::run(StopSignals& signals, Duration drain) {

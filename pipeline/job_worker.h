@@ -36,23 +36,24 @@ struct Job {
 struct JobOutcome {
   int exit = 0;                 ///< 0: done; else failed, -N by signal N
   std::string result = "null";  ///< JSON, at most kMaxResultBytes
-  std::string error;            ///< of one that failed, for people
+  std::string error{};          ///< of one that failed, for people
 };
 
 struct JobWorkerConfig {
-  std::string distributor;
-  std::string name;  ///< unlike every other worker's
+  std::string distributor{};  ///< its address
+  std::string name{};         ///< unlike every other worker's
   std::uint32_t threads = 1;
-  std::string key_file;
+  std::string key_file{};
 };
 
 /// Does jobs: takes them from a distributor, sends results to the collector that this names, and tells the distributor
 /// of failures. Jobs run on threads of their own, links live on the loop. A result is kept until the collector has it.
 class JobWorker {
  public:
-  /// On a thread of the worker; what it throws is a failure.
+  /// On a thread of the worker; what it throws is a failure. A task's timeout does not end it: it should look at
+  /// Job::deadline and Job::stop_fd.
   using Execute = std::function<JobOutcome(const Job&)>;
-  /// May be empty.
+  /// May be empty; must not throw.
   struct Hooks {
     /// On the loop, before the first job of a run and before any thread has begun.
     std::function<void(std::string_view metadata)> init_worker;
@@ -116,8 +117,9 @@ class JobWorker {
   bool taking_ = false;
   bool sending_ = false;
   bool reporting_ = false;
-  bool over_ = false;      ///< the run is
-  bool draining_ = false;  ///< no more jobs, please
+  bool over_ = false;                      ///< the run is
+  bool draining_ = false;                  ///< no more jobs, please
+  std::optional<MonoTime> refused_since_;  ///< our name is taken
   std::optional<MonoTime> ask_again_;
   std::optional<MonoTime> send_again_;
   std::map<JobId, unsigned> held_;  ///< every job that is not told yet, with its attempt

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <span>
 
 #include "common/base/digest.h"
 
@@ -14,7 +15,7 @@ namespace {
 
 constexpr std::size_t kPiece = 1024 * 1024;
 constexpr std::size_t kWindow = 256 * 1024;
-constexpr std::size_t kFingerprintBytes = 64 * 1024;
+constexpr std::uint64_t kFingerprintedWhole = 1024 * 1024 * 1024;
 
 }  // namespace
 
@@ -137,11 +138,21 @@ Result<std::string> LineSource::job(std::uint64_t number) {
 }
 
 Result<std::string> LineSource::fingerprint() const {
-  const auto head = read(0, kFingerprintBytes);
-  if (!head) return tl::unexpected(head.error());
-  const auto tail = read(bytes_ - std::min<std::uint64_t>(bytes_, kFingerprintBytes), kFingerprintBytes);
-  if (!tail) return tl::unexpected(tail.error());
-  return std::to_string(bytes_) + "-" + std::to_string(digest({as_bytes(*head), as_bytes(*tail)}));
+  std::uint64_t of_all = bytes_;
+  const auto add = [&](std::uint64_t from, std::uint64_t to) -> Status {
+    for (std::uint64_t at = from; at < to; at += kPiece) {
+      const auto piece = read(at, kPiece);
+      if (!piece) return tl::unexpected(piece.error());
+      of_all = digest({std::as_bytes(std::span(&of_all, 1)), as_bytes(*piece)});
+    }
+    return {};
+  };
+  const bool whole = bytes_ <= kFingerprintedWhole;
+  if (auto ok = add(0, whole ? bytes_ : kPiece); !ok) return tl::unexpected(ok.error());
+  if (!whole) {
+    if (auto ok = add(bytes_ - kPiece, bytes_); !ok) return tl::unexpected(ok.error());
+  }
+  return std::to_string(bytes_) + "-" + std::to_string(of_all);
 }
 
 }  // namespace fantail::pipeline

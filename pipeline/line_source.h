@@ -29,7 +29,8 @@ class LineSource final : public JobSource {
   /// than kMaxJobBytes, or the file has changed.
   Result<std::string> job(std::uint64_t number) override;
 
-  /// The same for the same file, almost surely another one for another: of its length and of its first and last 64 KiB.
+  /// The same for the same file, almost surely another one for another: of all of it, or of its length
+  /// and its first and last MiB where it is longer than 1 GiB.
   Result<std::string> fingerprint() const override;
 
  private:

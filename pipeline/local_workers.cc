@@ -48,7 +48,14 @@ Status LocalWorkers::start() {
   ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", 0, 0);
   ::posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);  // stdout is for results
   pid_t pid = -1;
-  const int error = ::posix_spawn(&pid, "/proc/self/exe", &actions, &attributes, argv.data(), environ);
+  const std::string mark = std::string(CommandKeeper::kMarkName) + "=" + keeper_.mark();
+  std::vector<char*> variables;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    if (!std::string_view(*entry).starts_with(CommandKeeper::kMarkName)) variables.push_back(*entry);
+  }
+  variables.push_back(const_cast<char*>(mark.c_str()));  // as exec wants it
+  variables.push_back(nullptr);
+  const int error = ::posix_spawn(&pid, "/proc/self/exe", &actions, &attributes, argv.data(), variables.data());
   ::posix_spawn_file_actions_destroy(&actions);
   ::posix_spawnattr_destroy(&attributes);
   if (error != 0) return fail_errno(error, "cannot start a worker");

@@ -49,11 +49,19 @@ Result<ResultJournal> ResultJournal::open(const std::filesystem::path& directory
   }
   if (journal.sequence_ == 0) journal.sequence_ = sequence;
   if (!journal.stream_) {
-    journal.stream_ = random_id<StreamId>();
-    const Json fresh = {{"stream", to_string(journal.stream_)}, {"sequence", journal.sequence_}, {"boot", boot_id()}};
-    if (auto ok = replace_small_file(about_path, to_text(fresh)); !ok) return tl::unexpected(ok.error());
+    if (auto ok = journal.begin_stream(journal.sequence_); !ok) return tl::unexpected(ok.error());
   }
   return journal;
+}
+
+Status ResultJournal::begin_stream(std::uint64_t sequence) {
+  const auto stream = random_id<StreamId>();
+  const Json about = {{"stream", to_string(stream)}, {"sequence", sequence}, {"boot", boot_id()}};
+  auto path = file_.path();
+  if (auto ok = replace_small_file(path.replace_extension(".stream"), to_text(about)); !ok) return ok;
+  stream_ = stream;
+  sequence_ = sequence;
+  return {};
 }
 
 Status ResultJournal::replay() {

@@ -23,6 +23,9 @@ class ResultJournal final : public StreamSource {
   static Result<ResultJournal> open(const std::filesystem::path& directory, const std::string& task,
                                     std::uint64_t sequence);
 
+  /// Goes on as another stream: the one before is sealed.
+  Status begin_stream(std::uint64_t sequence);
+
   const std::string& task() const { return task_; }
   StreamId stream() const { return stream_; }
   std::uint64_t sequence() const { return sequence_; }

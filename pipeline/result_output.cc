@@ -31,6 +31,14 @@ Result<ResultOutput> ResultOutput::open(const std::string& target, CollectedRun&
   return output;
 }
 
+Status ResultOutput::check(const std::string& target) {
+  if (target == "-") return {};
+  const UniqueFd fd(::open(target.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0640));
+  if (fd) return {};
+  return fail(ErrorCode::kInvalid, error_of_errno(errno, "--output '" + target + "': cannot be opened").context +
+                                       "; name a file that can be written");
+}
+
 Status ResultOutput::find_place() {
   struct stat status {};
   if (::fstat(fd_.get(), &status) != 0) return fail_errno(errno, "--output " + target_);
@@ -42,6 +50,11 @@ Status ResultOutput::find_place() {
   const bool ours = place && place->is_object() && place->value("inode", std::uint64_t{0}) == inode &&
                     place->value("from", std::uint64_t{0}) <= static_cast<std::uint64_t>(status.st_size);
   if (!ours) {
+    char last = '\n';
+    if (status.st_size > 0 && ::pread(fd_.get(), &last, 1, status.st_size - 1) == 1 && last != '\n') {
+      if (::write(fd_.get(), "\n", 1) != 1) return fail_errno(errno, "--output " + target_);
+      ++status.st_size;
+    }
     return replace_small_file(place_file, to_text({{"inode", inode}, {"from", status.st_size}}));
   }
   const std::uint64_t from = place->value("from", std::uint64_t{0});

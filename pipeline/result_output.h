@@ -19,6 +19,9 @@ class ResultOutput {
   /// `target`: a path, to which is appended, or "-" for stdout.
   static Result<ResultOutput> open(const std::string& target, CollectedRun& run);
 
+  /// kInvalid: nothing can be written there.
+  static Status check(const std::string& target);
+
   /// Copies a piece; how many bytes. Does not wait for who reads stdout.
   std::size_t turn(MonoTime now);
   bool complete() const;

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "common/base/text.h"
 #include "common/json/json.h"
 
 namespace fantail::pipeline {
@@ -12,6 +13,25 @@ namespace {
 
 constexpr std::size_t kWaiting = 256 * 1024;
 constexpr std::size_t kPipePiece = 4096;  // PIPE_BUF: a pipe that poll() says is writable takes it at once
+
+}  // namespace
+
+namespace {
+
+/// What a command printed, as shell_jobs() put it into its result: numbers, objects and the like stand there as they
+/// were.
+std::string printed_result(const std::string& line) {
+  constexpr std::string_view kBefore = R"(,"result":)";
+  const auto at = line.find(kBefore);  // within texts its quotes are escaped
+  if (at == std::string::npos) return line;
+  std::string raw = line.substr(at + kBefore.size(), line.size() - at - kBefore.size() - 1);
+  if (raw.front() != '"' && !raw.starts_with(R"({"base64":)")) return raw;
+  const auto value = parse_json(raw);
+  if (!value) return raw;
+  if (value->is_string()) return value->get<std::string>();
+  auto bytes = value->size() == 1 ? from_base64(value->value("base64", "?")) : std::nullopt;
+  return bytes ? std::move(*bytes) : raw;
+}
 
 }  // namespace
 
@@ -25,9 +45,7 @@ void ResultPrinter::given_up(JobId job, std::string line) {
 
 void ResultPrinter::put(const std::string& line) {
   if (options_.results_only) {
-    const auto value = parse_json(line, kMaxMessageDepth);
-    const Json result = value && value->is_object() ? value->value("result", Json()) : Json();
-    waiting_ += result.is_string() ? result.get<std::string>() : to_text(result);
+    waiting_ += printed_result(line);
   } else {
     waiting_ += line;
   }
@@ -46,7 +64,7 @@ std::size_t ResultPrinter::fill(const CollectedRun& run) {
     while (waiting_.size() < kWaiting) {
       if (options_.keep_order) {
         const auto dead = dead_.find({task, next_[task]});
-        if (dead != dead_.end()) {
+        if (dead != dead_.end() && !journal.contains(next_[task])) {
           if (!dead->second.empty()) waiting_ += dead->second + "\n";
           dead_.erase(dead);
           ++next_[task];
@@ -74,7 +92,12 @@ std::size_t ResultPrinter::write() {
     if (::poll(&item, 1, 0) <= 0 || (item.revents & (POLLOUT | POLLERR | POLLHUP | POLLNVAL)) == 0) break;
     const ssize_t n = ::write(STDOUT_FILENO, waiting_.data() + done, std::min(kPipePiece, waiting_.size() - done));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EAGAIN)) break;  // it waits for room
+    if (n < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EAGAIN)) {
+      const Error error = error_of_errno(errno, "cannot write to stdout");
+      const auto count = errno == EAGAIN ? std::nullopt : full_log_.occurred(mono_now());
+      if (count) log::error("results wait for room", {{"error", error}, {"count", *count}});
+      break;
+    }
     if (n <= 0) {
       broken_ = true;
       break;

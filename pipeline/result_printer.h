@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "pipeline/collected_run.h"
 #include "pipeline/job_board.h"
 
@@ -18,12 +19,14 @@ class ResultPrinter {
  public:
   struct Options {
     bool keep_order = false;
-    bool results_only = false;  ///< the result alone: a string as it is, anything else as JSON
+    bool results_only = false;  ///< the result alone: bytes of a command as it printed them
   };
   explicit ResultPrinter(Options options) : options_(options) {}
 
   /// `line`: what is printed for a job that was given up; empty: nothing.
   void given_up(JobId job, std::string line);
+  /// It is to be done after all.
+  void requeued(JobId job) { dead_.erase(job); }
   /// Prints a piece; how many bytes.
   std::size_t turn(const CollectedRun& run);
   /// Nothing waits.
@@ -42,6 +45,7 @@ class ResultPrinter {
   std::deque<std::string> dead_as_they_come_;
   std::string waiting_;
   bool broken_ = false;
+  log::Repeated full_log_;
 };
 
 }  // namespace fantail::pipeline

@@ -114,6 +114,7 @@ class LocalRun {
       if (distributor_) report_->on_dead(*distributor_, job, exit, distributor_->job_text(job).value_or(""));
       if (running_.printed.results_only) log::error("a job was given up", {{"letter", letter}});
     };
+    hooks.on_requeued = [this](JobId job) { printer_.requeued(job); };
     hooks.on_resize = [this](std::uint32_t count) {
       if (const auto ok = workers_->resize(count); !ok) log::error("cannot start workers", {{"error", ok.error()}});
     };
@@ -136,7 +137,7 @@ class LocalRun {
       const MonoTime now = mono_now();
       const std::size_t work = turn(now);
       if (const int stops = signals.take(); stops > 0) {
-        if (distributor_->stopped() || stops > 1) break;
+        if (distributor_->stopped() || distributor_->complete() || stops > 1) break;
         stop(now);
       }
       if (end_at_ && now >= *end_at_) break;

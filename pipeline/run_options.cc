@@ -112,7 +112,10 @@ Result<RunReport> RunReport::open(const RunOptions& options) {
   if (!options.joblog.empty()) {
     // Of a run that goes on everything that has ended is told again.
     joblog = UniqueFd(::open(options.joblog.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644));
-    if (!joblog) return fail_errno(errno, "--joblog " + options.joblog);
+    if (!joblog) {
+      return fail(ErrorCode::kInvalid, error_of_errno(errno, "--joblog '" + options.joblog + "'").context +
+                                           "; name a file that can be written");
+    }
     if (::write(joblog.get(), kJoblogHead, std::string_view(kJoblogHead).size()) < 0) {
       return fail_errno(errno, "--joblog " + options.joblog);
     }

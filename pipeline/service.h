@@ -16,7 +16,7 @@ namespace fantail::pipeline {
 
 struct ServiceConfig {
   std::string endpoint = "tcp://127.0.0.1:5570";
-  std::string key_file;
+  std::string key_file{};
   log::Level log_level = log::Level::kInfo;
   std::vector<std::string> problems() const;
 };

@@ -118,7 +118,9 @@ Status Running::start() {
   char shell[] = "sh";
   char flag[] = "-c";
   char* argv[] = {shell, flag, text.data(), nullptr};
-  const Environment environment(command_.environment);
+  auto variables = command_.environment;
+  variables[CommandKeeper::kMarkName] = keeper_.mark();
+  const Environment environment(variables);
   const int error = ::posix_spawn(&pid_, "/bin/sh", &actions, &attributes, argv, environment.get());
   ::posix_spawn_file_actions_destroy(&actions);
   ::posix_spawnattr_destroy(&attributes);

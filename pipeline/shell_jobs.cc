@@ -19,7 +19,10 @@ constexpr int kExitStopped = -15;
 /// What a command printed as JSON.
 std::string as_json(std::string output) {
   if (!output.empty() && output.back() == '\n') output.pop_back();
-  if (const auto value = parse_json(output)) return to_text(*value);
+  const bool one_line = output.find('\n') == std::string::npos;
+  if (const auto value = one_line ? parse_json(output) : Result<Json>(Json("")); value && !value->is_string()) {
+    return output;
+  }
   if (is_utf8(output)) return json_string(output);
   std::string out = R"({"base64":")";
   append_base64(out, output);

@@ -12,7 +12,8 @@
 
 namespace fantail::pipeline {
 
-/// What is said of a job whose result is safe with the collector.
+/// What is said of a job whose result is safe with the collector. Without DistributorConfig::details `ack` and `job`
+/// alone.
 struct Acknowledgement {
   std::uint64_t ack = 0;  ///< 1, 2, 3, ... over all tasks of a run, without holes
   JobId job;
@@ -23,7 +24,8 @@ struct Acknowledgement {
   std::string data;    ///< what the collector's on_result had to say, JSON; empty: nothing
 };
 
-/// A kind of work, as the distributor sees it. Hooks may be empty; they are called between two messages, on its thread.
+/// A kind of work, as the distributor sees it. Hooks may be empty; they are called between two messages, on its thread,
+/// and must not throw.
 struct Task {
   TaskSpec spec;
   std::string command;      ///< for `sh -c`; empty: workers know by the task's name what to do
@@ -31,7 +33,7 @@ struct Task {
   Duration hard_timeout{};  ///< the worker has not even done that: the job goes to another; zero: never
   std::unique_ptr<JobSource> jobs;
 
-  /// Before the first job, with what the metadata source said (JSON; "null" without one).
+  /// Before the first job is handed out in this process, with what the metadata source said (JSON; "null" without one).
   std::function<void(std::string_view metadata)> initialize;
   std::function<void(const Acknowledgement&)> on_acknowledged;
 };

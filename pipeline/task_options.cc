@@ -2,9 +2,13 @@
 
 #include <unistd.h>
 
+#include <cerrno>
 #include <fstream>
 #include <set>
 #include <sstream>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
 
 #include "common/json/json.h"
 #include "pipeline/command_method.h"
@@ -26,8 +30,24 @@ Result<std::unique_ptr<JobSource>> open_lines(const std::string& path) {
 /// A job as its line: a string as it is, anything else as JSON.
 std::string line_of(const Json& job) { return job.is_string() ? job.get<std::string>() : to_text(job); }
 
-Duration seconds_of(const Json& value) {
-  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(value.get<double>()));
+/// Numbers of a job file, by the same rules as the flags; throws what Json throws.
+Duration seconds_of(const std::string& key, const Json& value, double least) {
+  constexpr double kTenYears = 10.0 * 366 * 86'400;
+  const double seconds = value.is_number() ? value.get<double>() : -1;
+  if (!(seconds >= least && seconds <= kTenYears)) {
+    throw std::invalid_argument("'" + key + "' must be a number of seconds, at least " + Json(least).dump());
+  }
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+}
+
+unsigned count_of(const std::string& key, const Json& value, unsigned least) {
+  constexpr unsigned kMost = 1000;
+  const bool whole = value.is_number_integer() && value >= least && value <= kMost;
+  if (!whole) {
+    throw std::invalid_argument("'" + key + "' must be a whole number from " + std::to_string(least) + " to " +
+                                std::to_string(kMost));
+  }
+  return value.get<unsigned>();
 }
 
 }  // namespace
@@ -152,15 +172,21 @@ Result<std::vector<Task>> TaskOptions::open() const {
 Result<std::vector<Task>> TaskOptions::open_job_file() const {
   const auto bad = [&](const std::string& why) { return fail(ErrorCode::kInvalid, "--job " + job_file + ": " + why); };
   std::ifstream in(job_file, std::ios::binary);
+  const int error = errno;
   std::ostringstream text;
-  if (!in || std::filesystem::is_directory(job_file) || !(text << in.rdbuf())) return bad("cannot be read");
+  if (std::filesystem::is_directory(job_file)) return bad("is a directory");
+  if (!in || !(text << in.rdbuf())) return bad("cannot be read: " + std::generic_category().message(error));
   if (text.view().size() > kMostJobFile) return bad("is larger than 64 MiB; put the jobs into a file of lines");
   const auto value = parse_json(text.view());
   if (!value) return bad(value.error().context);
   if (!value->is_object() || !value->contains("tasks") || !(*value)["tasks"].is_array()) {
     return bad(R"(must be {"tasks": [{"name": ..., "command": ..., "lines": FILE or "jobs": [...]}, ...]})");
   }
+  for (const auto& [key, member] : value->items()) {
+    if (key != "tasks") return bad("unknown member '" + printable(key) + "' beside 'tasks'");
+  }
   std::vector<Task> out;
+  bool stdin_taken = false;
   for (const Json& one : (*value)["tasks"]) {
     const std::string where = "task " + std::to_string(out.size() + 1) + ": ";
     Task task;
@@ -182,20 +208,21 @@ Result<std::vector<Task>> TaskOptions::open_job_file() const {
         } else if (key == "lines") {
           lines_file = member;
         } else if (key == "jobs") {
+          if (!member.is_array()) return bad(where + "'jobs' must be an array");
           jobs.emplace();
           for (const Json& job : member) jobs->push_back(line_of(job));
         } else if (key == "retries") {
-          task.spec.retries = member;
+          task.spec.retries = count_of(key, member, 0);
         } else if (key == "max_crashes") {
-          task.spec.max_crashes = member;
+          task.spec.max_crashes = count_of(key, member, 1);
         } else if (key == "one_by_one") {
           task.spec.one_by_one = member;
         } else if (key == "back_off") {
-          task.spec.back_off = seconds_of(member);
+          task.spec.back_off = seconds_of(key, member, 0.001);
         } else if (key == "timeout") {
-          task.timeout = seconds_of(member);
+          task.timeout = seconds_of(key, member, 0);
         } else if (key == "hard_timeout") {
-          hard = seconds_of(member);
+          hard = seconds_of(key, member, 0);
         } else {
           return bad(where + "unknown member '" + printable(key) +
                      "'; there are name, command, lines, jobs, after, retries, max_crashes, one_by_one, back_off, "
@@ -204,6 +231,12 @@ Result<std::vector<Task>> TaskOptions::open_job_file() const {
       }
       if (const auto ok = check_task_name(task.spec.name); !ok) return bad(where + ok.error().context);
       if (lines_file.empty() == !jobs) return bad(where + "must have either 'lines' or 'jobs'");
+      if (hard && *hard > Duration{} && *hard < task.timeout) {
+        return bad(where + "'hard_timeout' must be longer than 'timeout'");
+      }
+      if (lines_file == "-" && std::exchange(stdin_taken, true)) {
+        return bad(where + "'lines' -: standard input can be the jobs of one task only");
+      }
       task.hard_timeout = hard.value_or(hard_timeout_of(task.timeout));
       if (jobs) {
         auto source = GeneratedJobs::make(*jobs);
@@ -215,7 +248,7 @@ Result<std::vector<Task>> TaskOptions::open_job_file() const {
         if (!source) return bad(where + source.error().context);
         task.jobs = std::move(*source);
       }
-    } catch (const Json::exception& e) {
+    } catch (const std::exception& e) {  // a member of another type, or out of its range
       return bad(where + e.what());
     }
     out.push_back(std::move(task));

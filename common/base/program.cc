@@ -1,5 +1,6 @@
 #include "common/base/program.h"
 
+#include <fcntl.h>
 #include <malloc.h>
 #include <unistd.h>
 
@@ -20,6 +21,17 @@ std::string host_name() {
   return name[0] == '\0' ? "localhost" : name.data();
 }
 
+void take_standard_descriptors() {
+  for (;;) {
+    const int fd = ::open("/dev/null", O_RDWR);
+    if (fd < 0) return;
+    if (fd > STDERR_FILENO) {
+      ::close(fd);
+      return;
+    }
+  }
+}
+
 void keep_chunks_in_heap() {
   mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024);
   mallopt(M_TRIM_THRESHOLD, 8 * 1024 * 1024);
@@ -27,10 +39,11 @@ void keep_chunks_in_heap() {
 
 int run_commands(int argc, const char* const* argv, const char* program, const char* summary,
                  const std::vector<Command>& commands) {
+  take_standard_descriptors();
   const std::string_view name = argc > 1 ? argv[1] : "";
   const auto print_help = [&](std::FILE* to) {
     std::fprintf(to, "usage: %s COMMAND [options] [arguments]\n\n%s\n\n", program, summary);
-    for (const auto& command : commands) std::fprintf(to, "  %-8s %s\n", command.name.data(), command.summary.data());
+    for (const auto& command : commands) std::fprintf(to, "  %-10s %s\n", command.name.data(), command.summary.data());
     std::fprintf(to, "\n%s COMMAND --help lists the options of a command.\n", program);
   };
   if (name == "--help" || name == "-h") {

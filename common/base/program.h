@@ -27,6 +27,10 @@ int exit_code_of(const Error& error);
 /// The name of this host, "localhost" if it has none.
 std::string host_name();
 
+/// Opens /dev/null as those of stdin, stdout and stderr that are closed, so that nothing of ours gets their numbers.
+/// First of all.
+void take_standard_descriptors();
+
 /// Allocator settings for programs that move chunks: these stay in the heap instead of being mapped and unmapped each
 /// time. Before the first thread.
 void keep_chunks_in_heap();
@@ -50,6 +54,7 @@ int run_commands(int argc, const char* const* argv, const char* program, const c
 /// Program::open(config) gives a Result<std::unique_ptr<Program>>, and run(StopSignals&) the exit code.
 template <class Program, class Config>
 int run_program(int argc, const char* const* argv, const char* name, OptionSet& options, const Config& config) {
+  take_standard_descriptors();
   switch (options.parse(argc, argv, [&] { return config.problems(); })) {
     case OptionSet::Outcome::kExitOk: return kExitOk;
     case OptionSet::Outcome::kUsageError: return kExitUsage;

@@ -437,7 +437,7 @@ class Lab:
         # Short, because the address of a local socket below it has room for 107 characters; real, as paths in mirrors are.
         self.root = Path(tempfile.mkdtemp(prefix="ft-")).resolve()
         self.cleanup = contextlib.ExitStack()
-        self._bin_dir = bin_dir
+        self.bin_dir = bin_dir
 
     # sources
 
@@ -671,7 +671,7 @@ class Lab:
         return folder
 
     def _command(self, place: Place, program: str) -> list[str]:
-        return [*place.prefix, str(self._bin_dir / program)]
+        return [*place.prefix, str(self.bin_dir / program)]
 
     def _for(self, agent_name: str) -> tuple[Folders, dict[str, str]]:
         return Folders(self._folder(agent_name), self._folder("log")), self._environment()

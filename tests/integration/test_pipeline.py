@@ -5,11 +5,13 @@ The ids are the rows of docs/parity.md.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -177,24 +179,75 @@ def test_workers_come_and_go_while_it_runs_and_results_are_fetched_by_id(pipe: P
     assert sorted(json.loads(line)["result"] for line in run.lines()) == list(range(1, 301))
 
 
-def test_no_command_outlives_a_killed_run(pipe: PipeLab, lab: Lab) -> None:
-    mark = f"31.{os.getpid()}"
-    run = pipe.agent("run", "--lines", pipe.numbers(4), "--workers", 2, "--task", f"t=sleep {mark}")
+def sleepers(seconds: str) -> list[str]:
+    """Processes that sleep for exactly this long."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if (entry / "cmdline").read_bytes() == f"sleep\0{seconds}\0".encode():
+                    found.append(entry.name)
+    return found
 
-    def commands() -> list[str]:
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    if (entry / "cmdline").read_bytes() == f"sleep\0{mark}\0".encode():
-                        found.append(entry.name)
-                except OSError:
-                    continue
-        return found
 
-    lab.wait_until(lambda: len(commands()) >= 2, "commands are going on")
+@pytest.mark.parametrize(("threads", "upto"), [(1, 2), (100, 1)], ids=["while it runs", "while it begins"])
+def test_no_command_outlives_a_killed_run(pipe: PipeLab, lab: Lab, threads: int, upto: int) -> None:
+    mark = f"3600.{os.getpid()}{threads}"
+    run = pipe.agent("run", "--lines", pipe.numbers(400), "--workers", 2, "--threads", threads, "--task", f"t=exec sleep {mark}")
+    lab.wait_until(lambda: len(sleepers(mark)) >= upto, "commands are going on")
     run.kill9()
-    lab.wait_until(lambda: not commands(), "they have ended")
+    lab.wait_until(lambda: not sleepers(mark), "they have ended")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_no_command_outlives_a_killed_run_with_a_closed_descriptor(pipe: PipeLab, lab: Lab, closed: str) -> None:
+    mark = f"3600.{os.getpid()}{ord(closed[0])}"
+    program = lab.bin_dir / "fantail-pipeline"
+    shell = subprocess.Popen(
+        ["sh", "-c", f"exec {program} run --lines {pipe.numbers(4)} --workers 2 --task 't=exec sleep {mark}' {closed}"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        lab.wait_until(lambda: len(sleepers(mark)) >= 2, "commands are going on")
+    finally:
+        shell.kill()
+        shell.wait()
+    lab.wait_until(lambda: not sleepers(mark), "they have ended")
+
+
+def test_what_is_complete_is_printed_again_and_ends(pipe: PipeLab, lab: Lab) -> None:
+    command = ("--lines", pipe.numbers(50), "--task", "t=echo {}", "--keep-order", "--state-dir", lab.root / "state")
+    first, second = pipe.run(*command), pipe.run(*command)
+    assert (first.code, second.code) == (OK, OK)
+    assert second.out == first.out and len(rows(second)) == 50
+
+
+def test_what_was_requeued_afterwards_is_done_and_what_waited_for_it_too(pipe: PipeLab, lab: Lab) -> None:
+    flag, state = lab.root / "flag", lab.root / "state"
+    command = (
+        "--lines", pipe.numbers(20), "--task", f"t=[ {{}} != 7 ] || [ -e {flag} ] && echo {{}}",
+        "--task", "u=echo u{}", "--after", "t", "--state-dir", state, "--workers", 1,
+    )  # fmt: skip
+    assert pipe.run(*command).code == FAILED
+    flag.touch()
+    assert pipe.ask("dead", "requeue", "--state-dir", state / "distributor").code == OK
+    again = pipe.run(*command)
+    assert again.code == OK, again
+    assert sorted(row["id"] for row in rows(again)) == sorted(f"{t}:{n}" for t in "tu" for n in range(1, 21))
+
+
+def test_map_prints_what_the_command_printed(lab: Lab) -> None:
+    given = b'12345678901234567890123\n1.10\n1e3\n"abc"\n{"b": 1, "a": 2}\n\xff\xfez\n\n null\n'
+    done = subprocess.run(
+        [lab.bin_dir / "fantail-pipeline", "map", "cat"], input=given, capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (OK, given)
+
+
+def test_two_long_jobs_are_for_two_workers(pipe: PipeLab) -> None:
+    done = pipe.run("--lines", pipe.numbers(2), "--workers", 2, "--task", "t=sleep 2; echo {}")
+    first, second = rows(done)
+    assert first["worker"] != second["worker"]
 
 
 # --- on several hosts --------------------------------------------------------------------------------------------------
@@ -229,7 +282,7 @@ def test_p11_no_job_before_the_metadata(pipe: PipeLab, lab: Lab) -> None:
 
 
 def test_a_second_worker_of_the_same_name_is_refused(pipe: PipeLab, lab: Lab) -> None:
-    distributor = pipe.distribute("--lines", pipe.numbers(20), "--task", "t=sleep 0.1; echo {}")
+    distributor = pipe.distribute("--lines", pipe.numbers(20), "--task", "t=sleep 0.5; echo {}")
     pipe.collect()
     pipe.work("same")
     lab.wait_until(lambda: pipe.joined(distributor, "same"), "the first is there")
@@ -285,7 +338,9 @@ def doomed_run(pipe: PipeLab, lab: Lab, seed: int, jobs: int) -> None:
         else:
             workers[who - 2] = pipe.quick_worker(f"w{next(started)}", 2, 400)
     assert distributor.wait_exit() == OK, distributor.report()
-    assert collector.wait_exit() == OK
+    lab.wait_until(lambda: len(pipe.output.read_bytes().splitlines()) >= jobs, "all are in the output")
+    # It ends by itself, unless it was killed with everything done: then it waits for the next run.
+    assert not collector.alive or collector.terminate() == OK
     got = [row["result"] for row in pipe.results()]
     assert len(got) == jobs and sorted(got) == list(range(1, jobs + 1)), f"seed {seed}: each result exactly once"
 
@@ -315,6 +370,40 @@ def test_five_hosts_one_cut_off(pipe: PipeLab, lab: Lab, netlab: Netlab) -> None
 
 
 # --- results as streams ------------------------------------------------------------------------------------------------
+
+
+def test_an_output_that_cannot_be_written_is_refused_and_one_without_an_end_of_line_gets_one(pipe: PipeLab, lab: Lab) -> None:
+    refused = lab.run("fantail-pipeline", "collect", "--output", lab.root / "no" / "where")
+    assert refused.code == USAGE and "--output" in refused.err
+    pipe.output.write_text("from before")
+    distributor = pipe.distribute("--lines", pipe.numbers(40), "--task", "t=sleep 0.02; echo {}")
+    collector = pipe.collect()
+    pipe.work("w")
+    lab.wait_until(lambda: len(pipe.output.read_text().splitlines()) > 5, "results come")
+    collector.kill9()
+    collector = pipe.collect()
+    assert (distributor.wait_exit(), collector.wait_exit()) == (OK, OK)
+    before, *lines = pipe.output.read_text().splitlines()
+    assert before == "from before"
+    assert sorted(json.loads(line)["result"] for line in lines) == list(range(1, 41))
+
+
+def test_results_wait_for_room_and_for_their_output_over_a_restart(pipe: PipeLab, lab: Lab) -> None:
+    disk = lab.root / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True)
+    lab.cleanup.callback(lambda: subprocess.run(["umount", "-l", disk], check=True))
+    output = disk / "results"
+    distributor = pipe.distribute("--lines", pipe.numbers(60), "--task", "t=head -c 3000 /dev/zero | tr '\\0' x; echo {}")
+    collector = pipe.collect("--output", output)
+    pipe.work("w")
+    assert distributor.wait_exit() == OK
+    lab.wait_until(lambda: "results wait for their output" in collector.stderr(), "its disk is full")
+    collector.kill9()
+    collector = pipe.collect("--output", output)
+    subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+    assert collector.wait_exit() == OK
+    assert sorted(int(row["result"].strip("x")) for row in pipe.results(output)) == list(range(1, 61))
 
 
 def journal_of(lab: Lab, task: str = "t") -> bytes:
@@ -388,7 +477,11 @@ def test_bad_flags_are_one_clear_error(pipe: PipeLab, flags: tuple[str, ...], wo
         ('{"tasks": [{"name": "a", "command": "true"}]}', "either 'lines' or 'jobs'"),
         ('{"tasks": [{"name": "a", "command": "true", "jobs": [1], "retry": 1}]}', "unknown member 'retry'"),
         ('{"tasks": [{"name": "a", "command": "true", "jobs": [1], "after": "b"}]}', "'b', which is no task"),
-        ('{"tasks": [{"name": "a", "command": "true", "jobs": [1], "retries": "x"}]}', "task 1"),
+        ('{"tasks": [{"name": "a", "command": "true", "jobs": [1], "retries": "x"}]}', "task 1: 'retries'"),
+        ('{"tasks": [{"name": "a", "command": "true", "jobs": [1], "retries": -1}]}', "task 1: 'retries'"),
+        ('{"tasks": [{"name": "a", "command": "true", "jobs": [1], "back_off": 0}]}', "task 1: 'back_off'"),
+        ('{"tasks": [{"name": "a", "command": "true", "jobs": "x"}]}', "must be an array"),
+        ('{"tasks": [], "more": 1}', "unknown member 'more'"),
     ],
 )
 def test_bad_job_files_are_named_with_the_place(pipe: PipeLab, lab: Lab, text: str, words: str) -> None:

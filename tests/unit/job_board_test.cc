@@ -230,6 +230,27 @@ TEST_F(JobBoardTest, WhatABoardOfBeforeKnewGoesOn) {
   EXPECT_TRUE(board->finished());
 }
 
+TEST_F(JobBoardTest, AWorkerThatComesBackWithItsJobHasNotDiedOfIt) {
+  open_jobs(1, {.name = "t", .max_crashes = 2});
+  EXPECT_THAT(take(1, 1), ElementsAre("t:1"));
+  for (std::uint64_t worker = 1; worker < 6; ++worker) {
+    EXPECT_THAT(board->lost(worker, now), ElementsAre(std::pair(job("t:1"), Verdict::kRetry))) << "only a pause";
+    board->hold(worker + 1, job("t:1"));
+    now += 100s;
+    EXPECT_THAT(take(9, 1), IsEmpty());
+  }
+}
+
+TEST_F(JobBoardTest, AJobIsGivenUpOnce) {
+  open_jobs(2, {.name = "t", .max_crashes = 1});
+  EXPECT_THAT(take(1, 1), ElementsAre("t:1"));
+  EXPECT_THAT(board->lost(1, now), ElementsAre(std::pair(job("t:1"), Verdict::kDead)));
+  board->hold(2, job("t:1"));  // its worker was not dead after all
+  EXPECT_EQ(board->failed(2, job("t:1"), now), Verdict::kIgnored);
+  EXPECT_EQ(board->progress().dead, 1U);
+  EXPECT_FALSE(board->finished()) << "t:2 was not done";
+}
+
 TEST_F(JobBoardTest, WhatACollectorLostIsDoneAgain) {
   open_jobs(2);
   EXPECT_THAT(take(1, 2), ElementsAre("t:1", "t:2"));
