@@ -5,12 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "common/base/options.h"
 #include "common/base/program.h"
 #include "common/base/thrown.h"
 #include "common/json/json.h"
-#include "common/transport/waiter.h"
 #include "pipeline/commands.h"
 
 namespace fantail::pipeline {
@@ -380,33 +380,35 @@ std::size_t JobWorker::turn(MonoTime now) {
   return work;
 }
 
-void JobWorker::wait(MonoTime now, MonoTime until, int also) {
-  Waiter waiter;
+void JobWorker::add_to(Waiter& waiter) const {
   waiter.add_descriptor(wake_fd_.get());
-  if (also >= 0) waiter.add_descriptor(also);
   for (void* socket : distributor_->native_sockets()) waiter.add_socket(socket);
-  until = std::min({until, distributor_->due(), MonoTime(now + kLongestWait)});
-  if (collector_) {
-    for (void* socket : collector_->native_sockets()) waiter.add_socket(socket);
-    until = std::min(until, collector_->due());
-  }
+  if (!collector_) return;
+  for (void* socket : collector_->native_sockets()) waiter.add_socket(socket);
+}
+
+MonoTime JobWorker::due(MonoTime now) {
+  MonoTime until = std::min(distributor_->due(), MonoTime(now + kLongestWait));
+  if (collector_) until = std::min(until, collector_->due());
   if (ask_again_) until = std::min(until, std::max(*ask_again_, now + 1ms));
   if (send_again_) until = std::min(until, *send_again_);
-  {
-    const std::scoped_lock lock(mutex_);
-    if (!done_.empty()) until = std::min<MonoTime>(until, now);
-    if (running_ > 0 && average_ < kQuick) until = std::min<MonoTime>(until, now + kGlance);
-  }
-  waiter.wait(until - now);
+  const std::scoped_lock lock(mutex_);
+  if (!done_.empty()) until = std::min<MonoTime>(until, now);
+  if (running_ > 0 && average_ < kQuick) until = std::min<MonoTime>(until, now + kGlance);
+  return until;
 }
 
 bool JobWorker::ended() const {
   // When the run is over every job has its result, or was given up: nobody waits for what we have.
-  return over_ || (draining_ && held_.empty() && report_.empty() && !reporting_);
+  if (over_) return true;
+  if (!draining_ || !held_.empty()) return false;
+  const auto connection = distributor_->connection();
+  const bool told = report_.empty() && !reporting_;
+  return told || !connection || joined_at_ != connection;  // else there is nobody to be told
 }
 
-/// What was not begun goes back.
-void JobWorker::give_back() {
+void JobWorker::drain() {
+  if (std::exchange(draining_, true)) return;
   const std::scoped_lock lock(mutex_);
   for (const Held& held : queue_) {
     report_.returned.push_back(held.id);
@@ -423,12 +425,15 @@ int JobWorker::run(StopSignals& signals, Duration drain) {
     const std::size_t work = turn(now);
     if (const int stops = signals.take(); stops > 0) {
       if (draining_ || stops > 1) break;
-      draining_ = true;
-      give_back();
+      this->drain();
       end_at = now + drain;
     }
     if (end_at && now >= *end_at) break;
-    if (work == 0) wait(now, end_at.value_or(MonoTime::max()), signals.fd());
+    if (work > 0) continue;
+    Waiter waiter;
+    waiter.add_descriptor(signals.fd());
+    add_to(waiter);
+    waiter.wait(std::min(due(now), end_at.value_or(MonoTime::max())) - now);
   }
   if (failed_) log::say("fantail-pipeline: " + failed_->context);
   log::info("worker ended", {{"peer", config_.name}, {"unfinished", held_.size()}});

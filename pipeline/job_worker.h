@@ -17,6 +17,7 @@
 #include "common/base/unique_fd.h"
 #include "common/rpc/rpc_client.h"
 #include "common/transport/context.h"
+#include "common/transport/waiter.h"
 #include "pipeline/job_protocol.h"
 
 namespace fantail::pipeline {
@@ -69,7 +70,12 @@ class JobWorker {
   /// Until the run is over or a signal came: what is going on gets up to `drain`, what was not begun goes back.
   int run(StopSignals& signals, Duration drain);
 
+  /// To be driven beside others, or on a thread of its own: turn() until ended(), asleep in between.
   std::size_t turn(MonoTime now);
+  void add_to(Waiter& waiter) const;
+  MonoTime due(MonoTime now);
+  /// No more jobs: what is going on is finished, what was not begun goes back; then it has ended.
+  void drain();
   /// The run is over and all of ours is told.
   bool ended() const;
   const std::optional<Error>& failed() const { return failed_; }
@@ -91,7 +97,6 @@ class JobWorker {
   };
   JobWorker(JobWorkerConfig config, Execute execute, Hooks hooks);
   Status connect();
-  void wait(MonoTime now, MonoTime until, int also);
   std::size_t ask(MonoTime now);
   void join();
   void on_welcome(const WelcomeMessage& welcome);
@@ -101,7 +106,6 @@ class JobWorker {
   std::size_t gather();
   void send_results();
   void report();
-  void give_back();
   void work(std::stop_token stop, std::uint32_t index);
   JobOutcome attempt(const Job& job);
 

@@ -281,6 +281,12 @@ def test_p11_no_job_before_the_metadata(pipe: PipeLab, lab: Lab) -> None:
     assert [row["result"] for row in pipe.results()] == [{"scale": 3}] * 3
 
 
+def test_a_worker_without_a_distributor_ends_when_it_is_told(pipe: PipeLab, lab: Lab) -> None:
+    worker = pipe.work("w", "--drain", 3600)
+    lab.wait_until(lambda: "worker started" in worker.stderr(), "it is up")
+    assert worker.terminate() == OK
+
+
 def test_a_second_worker_of_the_same_name_is_refused(pipe: PipeLab, lab: Lab) -> None:
     distributor = pipe.distribute("--lines", pipe.numbers(20), "--task", "t=sleep 0.5; echo {}")
     pipe.collect()
