@@ -64,6 +64,7 @@ def everybody_logs(said: str) -> bool:
 PROGRAMS: dict[str, Callable[[str], bool]] = {
     "dependencies": is_text("4 of 4 guests were served all 6 dishes\n"),
     "logging": everybody_logs,
+    "mapper": is_text("100000 results, as if they were made in a row\n"),
     "metadata": is_text('task, worker and collector were told {"factor":3,"title":"by three"}: 165\n'),
     "multithread": is_text("50 jobs by 10 threads: pi is about 3.1\n"),
     "sequential": is_text("12 steps, one by one: 12274, expected 12274\n"),
