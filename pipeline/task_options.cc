@@ -72,7 +72,7 @@ void TaskOptions::describe(OptionSet& options) {
   options.number("max-crashes", max_crashes, 1, 1000, "N", "give up a job that took its worker with it so often");
   options.seconds("timeout", timeout, "end an attempt after so long, it has failed then; 0: never");
   options.seconds("hard-timeout", hard_timeout,
-                  "take a job away from a worker that has not ended it by then (default: --timeout + 10)");
+                  "take a job away from a worker that has not ended it by then; 0: --timeout + 10, or never");
   options.seconds("back-off", back_off, "wait so long before the second attempt, doubled for each one after it", 1ms);
   options.in_order(given);
 }

@@ -199,6 +199,16 @@ def test_no_command_outlives_a_killed_run(pipe: PipeLab, lab: Lab, threads: int,
     lab.wait_until(lambda: not sleepers(mark), "they have ended")
 
 
+def test_no_command_outlives_a_killed_worker(pipe: PipeLab, lab: Lab) -> None:
+    mark = f"3600.{os.getpid()}5"
+    pipe.distribute("--lines", pipe.numbers(4), "--task", f"t=exec sleep {mark}")
+    pipe.collect()
+    worker = pipe.work("w", "--threads", 2)
+    lab.wait_until(lambda: len(sleepers(mark)) == 2, "commands are going on")
+    worker.kill9()
+    lab.wait_until(lambda: not sleepers(mark), "they have ended")
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
 def test_no_command_outlives_a_killed_run_with_a_closed_descriptor(pipe: PipeLab, lab: Lab, closed: str) -> None:
     mark = f"3600.{os.getpid()}{ord(closed[0])}"
