@@ -8,10 +8,10 @@ namespace fantail {
 using transport::SendResult;
 
 struct Publisher::Impl {
-  transport::RefusedHandshakes refused;
   std::uint64_t refused_keys = 0;
   transport::Connections connections;
   zmq::socket_t socket;
+  transport::RefusedHandshakes refused;
   std::set<std::string, std::less<>> subscriptions;
   bool blocking = true;  // the socket's ZMQ_XPUB_NODROP
 };
@@ -93,9 +93,9 @@ void* Publisher::native_socket() const { return impl_->socket.handle(); }
 int Publisher::mailbox_fd() const { return impl_->socket.get(zmq::sockopt::fd); }
 
 struct Subscriber::Impl {
-  transport::RefusedHandshakes refused;
   transport::Connections connections;
   zmq::socket_t socket;
+  transport::RefusedHandshakes refused;
 };
 
 Subscriber::Subscriber(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

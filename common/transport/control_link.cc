@@ -46,8 +46,8 @@ struct ControlLink::Remote {
 };
 
 struct ControlLink::Sockets {
-  std::optional<transport::RefusedHandshakes> refused;  ///< by the router
   std::optional<zmq::socket_t> router;
+  std::optional<transport::RefusedHandshakes> refused;  ///< by the router
 };
 
 ControlLink::ControlLink(Context& context, wire::Peer self, ControlOptions options)

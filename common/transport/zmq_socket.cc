@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "common/base/unique_fd.h"
 #include "common/transport/endpoint.h"
@@ -131,6 +132,7 @@ Result<RefusedHandshakes> RefusedHandshakes::watch(zmq::socket_t& socket, Contex
     return fail_errno(zmq_errno(), "watching for refused keys");
   }
   RefusedHandshakes out;
+  out.watched_ = socket.handle();
   try {
     out.events_ = zmq::socket_t(*static_cast<zmq::context_t*>(context.native()), zmq::socket_type::pair);
     out.events_.set(zmq::sockopt::linger, 0);
@@ -140,6 +142,23 @@ Result<RefusedHandshakes> RefusedHandshakes::watch(zmq::socket_t& socket, Contex
     return fail_errno(e.num(), "watching for refused keys");
   }
   return out;
+}
+
+RefusedHandshakes::RefusedHandshakes(RefusedHandshakes&& other) noexcept
+    : watched_(std::exchange(other.watched_, nullptr)), events_(std::move(other.events_)) {}
+
+RefusedHandshakes& RefusedHandshakes::operator=(RefusedHandshakes&& other) noexcept {
+  if (this == &other) return *this;
+  stop();
+  watched_ = std::exchange(other.watched_, nullptr);
+  events_ = std::move(other.events_);
+  return *this;
+}
+
+RefusedHandshakes::~RefusedHandshakes() { stop(); }
+
+void RefusedHandshakes::stop() {
+  if (watched_ != nullptr) zmq_socket_monitor(std::exchange(watched_, nullptr), nullptr, 0);
 }
 
 std::uint64_t RefusedHandshakes::take(const Each& each) {

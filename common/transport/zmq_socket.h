@@ -29,9 +29,14 @@ Result<std::string> bind_socket(zmq::socket_t& socket, const Endpoint& endpoint)
 Status connect_socket(zmq::socket_t& socket, const std::string& address);
 
 /// Connections of a socket whose greeting failed: the other side has another key, or one of both has none. libzmq tells
-/// of them on a socket of its own, which must be destroyed after the one that is watched.
+/// of them on a socket of its own. Must be destroyed before the one that is watched, and stops the watch then: libzmq
+/// 4.3.4 leaks an event that it cannot send while its context ends (socket_base.cpp, monitor_event).
 class RefusedHandshakes {
  public:
+  RefusedHandshakes() = default;
+  RefusedHandshakes(RefusedHandshakes&& other) noexcept;
+  RefusedHandshakes& operator=(RefusedHandshakes&& other) noexcept;
+  ~RefusedHandshakes();
   static Result<RefusedHandshakes> watch(zmq::socket_t& socket, Context& context);
   using Each = std::function<void(std::string_view address)>;
   /// How many since the last call, and where each was: our own address where we bind, theirs where we connect. Never
@@ -39,6 +44,9 @@ class RefusedHandshakes {
   std::uint64_t take(const Each& each = {});
 
  private:
+  void stop();
+
+  void* watched_ = nullptr;
   zmq::socket_t events_;
 };
 
