@@ -18,6 +18,7 @@ namespace {
 
 constexpr Duration kLongestWait = 1s;
 constexpr Duration kAskAgain = 250ms;
+constexpr Duration kIdleInterval = 8s;      // of heartbeats to a collector that nothing is sent to
 constexpr Duration kNamePatience = 5s;      // longer than it takes to notice that one is gone
 constexpr Duration kGlance = 5ms;           // at what quick jobs have done meanwhile
 constexpr double kQuick = 100e-6;           // seconds: threads with such jobs do not wake the loop for each
@@ -117,7 +118,8 @@ void JobWorker::on_welcome(const WelcomeMessage& welcome) {
   }
   const bool first = !run_;
   run_ = std::make_shared<const WelcomeMessage>(welcome);
-  auto collector = rpc::RpcClient::connect(context_, welcome.collector, self_as(wire::Role::kWorker, config_.name),
+  // The collector does not care whether an idle worker lives.
+  auto collector = rpc::RpcClient::connect(context_, welcome.collector, self_as(wire::Role::kClient, config_.name),
                                            {.timing = {}, .max_message_bytes = kMaxMessageBytes});
   if (!collector) {
     failed_ = collector.error();
@@ -376,7 +378,10 @@ std::size_t JobWorker::ask(MonoTime now) {
 std::size_t JobWorker::turn(MonoTime now) {
   std::size_t work = gather() + ask(now);
   work += distributor_->turn(now);
-  if (collector_) work += collector_->turn(now);
+  if (collector_) {
+    collector_->set_interval(results_.empty() ? kIdleInterval : HeartbeatTiming{}.interval, now);
+    work += collector_->turn(now);
+  }
   return work;
 }
 

@@ -34,6 +34,9 @@ class RpcClient final : private ControlEvents {
   /// Changes with each (re)connection.
   std::vector<void*> native_sockets() const { return link_->native_sockets(); }
 
+  /// ControlLink::set_interval().
+  void set_interval(Duration interval, MonoTime now) { link_->set_interval(interval, now); }
+
   bool connected() const { return up_.has_value(); }
   std::optional<PeerId> connection() const { return up_; }
   /// Who answered; of the last time that somebody did.

@@ -95,8 +95,8 @@ void ControlLink::count_refused_keys(MonoTime now) {
 }
 
 Result<PeerId> ControlLink::connect(const std::string& address) {
-  for (const auto& [id, remote] : remotes_) {
-    if (remote->dealer && remote->address == address) return id;
+  for (const PeerId id : dealers_) {
+    if (remotes_.at(id)->address == address) return id;
   }
   auto socket = transport::open_socket(context_, zmq::socket_type::dealer, socket_options(options_));
   if (!socket) return tl::unexpected(socket.error());
@@ -109,6 +109,7 @@ Result<PeerId> ControlLink::connect(const std::string& address) {
   remote->dealer = std::make_unique<zmq::socket_t>(std::move(*socket));
   remote->address = address;
   remotes_.emplace(id, std::move(remote));
+  dealers_.insert(id);
   greet_now_ = true;
   return id;
 }
@@ -118,6 +119,7 @@ void ControlLink::disconnect(PeerId peer) {
   if (found == remotes_.end()) return;
   if (!found->second->dealer) by_routing_id_.erase(found->second->routing_id);
   remotes_.erase(found);
+  dealers_.erase(peer);
 }
 
 bool ControlLink::transmit(Remote& remote, std::span<const std::byte> header, Frame payload) {
@@ -146,11 +148,7 @@ bool ControlLink::send(PeerId peer, std::span<const std::byte> header, Frame pay
 std::size_t ControlLink::turn(MonoTime now, ControlEvents& events) {
   std::size_t work = 0;
   if (sockets_->router) work += receive_from(nullptr, now, events);
-  std::vector<PeerId> dealers;
-  for (const auto& [id, remote] : remotes_) {
-    if (remote->dealer) dealers.push_back(id);
-  }
-  for (const PeerId id : dealers) {
+  for (const PeerId id : std::vector(dealers_.begin(), dealers_.end())) {
     const auto found = remotes_.find(id);  // a handler may have disconnected it
     if (found != remotes_.end()) work += receive_from(found->second.get(), now, events);
   }
@@ -292,7 +290,9 @@ void ControlLink::come_up(Remote& remote, const wire::Peer& who, MonoTime now, C
   remote.instance = who.instance;
   remote.only_asks = remote.dealer == nullptr && who.role == wire::Role::kClient;
   if (remote.dealer == nullptr) remote.address = who.name;
-  remote.health = PeerHealth(options_.timing, now);
+  // The side with the many peers asks, all of them at one time: they would wake it up one by one.
+  remote.health =
+      PeerHealth(options_.timing, now, remote.dealer ? PeerHealth::Side::kSecond : PeerHealth::Side::kFirst);
   events.on_peer_up(remote.id, who);
 }
 
@@ -385,12 +385,20 @@ void ControlLink::beat(MonoTime now, ControlEvents& events) {
   for (const PeerId id : gone) disconnect(id);
 }
 
+void ControlLink::set_interval(Duration interval, MonoTime now) {
+  if (interval == options_.timing.interval) return;
+  options_.timing.interval = interval;
+  for (auto& [id, remote] : remotes_) {
+    remote->health.set_interval(interval, now);
+    remote->next_hello = std::min<MonoTime>(remote->next_hello, now + interval);
+  }
+  next_beat_ = std::min<MonoTime>(next_beat_, now + interval / 4);
+}
+
 std::vector<void*> ControlLink::native_sockets() const {
   std::vector<void*> out;
   if (sockets_->router) out.push_back(sockets_->router->handle());
-  for (const auto& [id, remote] : remotes_) {
-    if (remote->dealer) out.push_back(remote->dealer->handle());
-  }
+  for (const PeerId id : dealers_) out.push_back(remotes_.at(id)->dealer->handle());
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -78,6 +79,9 @@ class ControlLink final : public ControlPort {
   /// that are, now instead of at the next interval. One that was started anew answers that it does not know us.
   void greet_now() { greet_now_ = true; }
 
+  /// Of heartbeats, from now on. Longer where nothing is lost when the end of a peer is noticed late.
+  void set_interval(Duration interval, MonoTime now);
+
   /// Receives a bounded number of messages and keeps the heartbeat. Returns how much it did.
   std::size_t turn(MonoTime now, ControlEvents& events);
   /// Before the end: waits until everybody who is up has received what was sent to them, which a Pong that comes behind
@@ -109,6 +113,7 @@ class ControlLink final : public ControlPort {
   ControlOptions options_;
   std::unique_ptr<Sockets> sockets_;
   std::map<PeerId, std::unique_ptr<Remote>> remotes_;
+  std::set<PeerId> dealers_;  ///< those among them that we connect to; the others may be many
   std::map<std::string, PeerId, std::less<>> by_routing_id_;
   wire::Encoder encoder_;
   ControlCounters counters_;

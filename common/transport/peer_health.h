@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+
 #include "common/base/clock.h"
 
 namespace fantail {
@@ -14,21 +16,32 @@ struct HeartbeatTiming {
 class PeerHealth {
  public:
   enum class Verdict { kFine, kPing, kDead };
+  /// Which side of a link pings while both are idle: the second one waits half an interval longer, and hears the ping
+  /// of the first one by then.
+  enum class Side { kFirst, kSecond };
 
-  PeerHealth(HeartbeatTiming timing, MonoTime now) : timing_(timing), heard_(now), pinged_(now) {}
+  PeerHealth(HeartbeatTiming timing, MonoTime now, Side side = Side::kFirst)
+      : timing_(timing), side_(side), heard_(now), pinged_(now) {}
 
   void heard(MonoTime now) { heard_ = now; }
   Duration silent_for(MonoTime now) const { return now - heard_; }
+  /// From now on with another interval. Silence that was in order until now counts as one interval at most.
+  void set_interval(Duration interval, MonoTime now) {
+    if (interval < timing_.interval) heard_ = std::max<MonoTime>(heard_, now - interval);
+    timing_.interval = interval;
+  }
   /// kPing at most once per interval.
   Verdict check(MonoTime now) {
     if (now - heard_ >= timing_.interval * (timing_.missed + 1)) return Verdict::kDead;
-    if (now - heard_ < timing_.interval || now - pinged_ < timing_.interval) return Verdict::kFine;
+    const Duration patience = side_ == Side::kFirst ? timing_.interval : timing_.interval * 3 / 2;
+    if (now - heard_ < patience || now - pinged_ < timing_.interval) return Verdict::kFine;
     pinged_ = now;
     return Verdict::kPing;
   }
 
  private:
   HeartbeatTiming timing_;
+  Side side_;
   MonoTime heard_;
   MonoTime pinged_;
 };

@@ -55,6 +55,38 @@ TEST_F(PeerHealthTest, APeerThatKeepsTalkingIsNeverAsked) {
   }
 }
 
+TEST_F(PeerHealthTest, OfTwoIdleSidesTheSameOneAsksEveryTime) {
+  PeerHealth second{HeartbeatTiming{.interval = 1s, .missed = 3}, start, PeerHealth::Side::kSecond};
+  int pings = 0;
+  for (Duration t = 0ms; t < 1min; t += 250ms) {
+    if (at(t) == Verdict::kPing) {
+      ++pings;
+      heard_at(t);  // the answer
+      second.heard(start + t);
+    }
+    EXPECT_EQ(second.check(start + t), Verdict::kFine);
+  }
+  EXPECT_EQ(pings, 59);
+}
+
+TEST_F(PeerHealthTest, TheSecondSideAsksWhenTheFirstOneDoesNotAndNoticesItsEndAtTheSameTime) {
+  PeerHealth second{HeartbeatTiming{.interval = 1s, .missed = 3}, start, PeerHealth::Side::kSecond};
+  EXPECT_EQ(second.check(start + 1499ms), Verdict::kFine);
+  EXPECT_EQ(second.check(start + 1500ms), Verdict::kPing);
+  EXPECT_EQ(second.check(start + 2500ms), Verdict::kPing);
+  EXPECT_EQ(second.check(start + 3999ms), Verdict::kPing);
+  EXPECT_EQ(second.check(start + 4s), Verdict::kDead);
+}
+
+TEST_F(PeerHealthTest, AShorterIntervalBeginsWithAPingAndNotWithDeath) {
+  health.set_interval(8s, start);
+  EXPECT_EQ(at(7999ms), Verdict::kFine);
+  health.set_interval(1s, start + 7999ms);
+  EXPECT_EQ(at(7999ms), Verdict::kPing);
+  EXPECT_EQ(at(10998ms), Verdict::kPing);
+  EXPECT_EQ(at(10999ms), Verdict::kDead) << "one interval of silence counts, and three that it was asked in";
+}
+
 TEST_F(PeerHealthTest, ALoopThatSleptThroughTheWholeTimeFindsThePeerDeadWithoutAPing) {
   EXPECT_EQ(at(1h), Verdict::kDead);
 }
