@@ -58,11 +58,13 @@ int distribute(int argc, const char* const* argv, const Command& command) {
   auto opened = Distributor::open(config, std::move(*jobs), std::move(hooks));
   if (!opened) return refuse(command, opened.error());
   distributor = opened->get();
-  return distributor->run(*signals, shown.drain, [&](MonoTime now) {
+  const int code = distributor->run(*signals, shown.drain, [&](MonoTime now) {
     report->turn(*distributor, now);
     if (report->halted() && !distributor->stopped()) distributor->stop();
     return report->halted_now() ? Distributor::Then::kEnd : Distributor::Then::kGoOn;
   });
+  report->end(*distributor, mono_now());
+  return code;
 }
 
 int collect(int argc, const char* const* argv, const Command& command) {

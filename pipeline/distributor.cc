@@ -672,7 +672,10 @@ void Distributor::look_for_the_end(MonoTime now) {
     if (!end_by_) end_by_ = now + kLastWord;
     ended_ = workers_.empty() || now >= *end_by_;  // they say goodbye
   } else if (stopped_ || failed_) {
-    ended_ = phase_ != Phase::kRunning || board_->progress().handed_out == 0;
+    // A run of which nothing was left when it was told to end is completed.
+    const bool completing =
+        !failed_ && (phase_ == Phase::kFinishing || (phase_ == Phase::kRunning && board_->finished()));
+    ended_ = !completing && (phase_ != Phase::kRunning || board_->progress().handed_out == 0);
   }
 }
 

@@ -153,6 +153,7 @@ class LocalRun {
       waiter.wait(until - now);
     }
     workers_->kill_all();
+    report_->end(*distributor_, mono_now());
     return code();
   }
 

@@ -102,8 +102,7 @@ std::vector<std::string> RunOptions::problems() const {
   return out;
 }
 
-RunReport::RunReport(const RunOptions&, Halt halt, UniqueFd joblog, bool bar)
-    : halt_(halt), joblog_(std::move(joblog)), bar_(bar) {}
+RunReport::RunReport(Halt halt, UniqueFd joblog, bool bar) : halt_(halt), joblog_(std::move(joblog)), bar_(bar) {}
 
 Result<RunReport> RunReport::open(const RunOptions& options) {
   const auto halt = Halt::parse(options.halt);
@@ -120,11 +119,7 @@ Result<RunReport> RunReport::open(const RunOptions& options) {
       return fail_errno(errno, "--joblog " + options.joblog);
     }
   }
-  return RunReport(options, *halt, std::move(joblog), options.bar && ::isatty(STDERR_FILENO) != 0);
-}
-
-RunReport::~RunReport() {
-  if (shown_) std::fputs("\n", stderr);
+  return RunReport(*halt, std::move(joblog), options.bar && ::isatty(STDERR_FILENO) != 0);
 }
 
 void RunReport::log(const Distributor& distributor, JobId job, const Acknowledgement& ack, int exit,
@@ -139,7 +134,7 @@ void RunReport::log(const Distributor& distributor, JobId job, const Acknowledge
       cell(task.command.empty() ? task.spec.name + " " + line : with_line(task.command, line)) + '\n';
   if (::write(joblog_.get(), row.data(), row.size()) != static_cast<ssize_t>(row.size()) &&
       !std::exchange(complained_, true)) {
-    fantail::log::error("cannot write --joblog, rows are missing", {{"error", error_of_errno(errno, "write")}});
+    log::error("cannot write --joblog, rows are missing", {{"error", error_of_errno(errno, "write")}});
   }
 }
 
@@ -165,6 +160,16 @@ void RunReport::on_dead(const Distributor& distributor, JobId job, int exit, con
 void RunReport::turn(const Distributor& distributor, MonoTime now) {
   if (!bar_ || now < next_bar_) return;
   next_bar_ = now + kBarEvery;
+  log::set_status_line(bar_text(distributor, now));
+}
+
+void RunReport::end(const Distributor& distributor, MonoTime now) {
+  if (!bar_) return;
+  log::set_status_line({});
+  log::say(bar_text(distributor, now));
+}
+
+std::string RunReport::bar_text(const Distributor& distributor, MonoTime now) {
   const auto p = distributor.board().progress();
   if (begun_ == MonoTime{}) begun_ = now;
   if (!done_at_begin_ && p.acknowledged > 0) {
@@ -184,8 +189,7 @@ void RunReport::turn(const Distributor& distributor, MonoTime now) {
                 static_cast<unsigned long long>(distributor.failures()));
   line += text;
   if (p.dead > 0) line += "  given up " + std::to_string(p.dead);
-  std::fprintf(stderr, "\r%s\x1b[K", line.c_str());
-  shown_ = true;
+  return line;
 }
 
 }  // namespace fantail::pipeline

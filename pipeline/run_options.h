@@ -41,19 +41,21 @@ class RunReport {
   static Result<RunReport> open(const RunOptions& options);
   RunReport(RunReport&&) = default;
   RunReport& operator=(RunReport&&) = delete;
-  ~RunReport();
 
   void on_acknowledged(const Distributor& distributor, const Acknowledgement& ack, const std::string& line);
   void on_dead(const Distributor& distributor, JobId job, int exit, const std::string& line);
   /// The bar, ten times a second.
   void turn(const Distributor& distributor, MonoTime now);
+  /// The run is over: how far it came stays on the screen.
+  void end(const Distributor& distributor, MonoTime now);
   MonoTime due() const { return bar_ ? next_bar_ : MonoTime::max(); }
   /// --halt: the run is to end; now, or when what is going on is finished.
   bool halted() const { return halted_; }
   bool halted_now() const { return halted_ && halt_.now; }
 
  private:
-  RunReport(const RunOptions& options, Halt halt, UniqueFd joblog, bool bar);
+  RunReport(Halt halt, UniqueFd joblog, bool bar);
+  std::string bar_text(const Distributor& distributor, MonoTime now);
   void log(const Distributor& distributor, JobId job, const Acknowledgement& ack, int exit, const std::string& line);
   void look_at_halt(const Distributor& distributor);
 
@@ -66,7 +68,6 @@ class RunReport {
   std::uint64_t succeeded_ = 0;
   std::uint64_t failed_ = 0;
   bool halted_ = false;
-  bool shown_ = false;
   bool complained_ = false;
 };
 
