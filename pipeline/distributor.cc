@@ -14,10 +14,7 @@ namespace {
 
 constexpr Duration kLongestWait = 1s;
 constexpr Duration kLastWord = 1s;
-constexpr Duration kAskAgain = 250ms;
 constexpr Duration kWriteAgain = 250ms;
-constexpr Duration kFinishPatience = 5s;
-constexpr Duration kLongFinishPatience = 60s;
 constexpr Duration kAcknowledging = 1s;
 constexpr std::size_t kMaxTasks = 1024;
 constexpr std::size_t kLetterBytes = 4096;  // of a job, and of what was said of it, in a dead letter
@@ -44,7 +41,7 @@ Result<std::string> description_of(const std::vector<Task>& tasks) {
 }  // namespace
 
 Distributor::Distributor(DistributorConfig config, std::vector<Task> tasks, Hooks hooks)
-    : config_(std::move(config)), tasks_(std::move(tasks)), hooks_(std::move(hooks)), told_(tasks_.size(), 0) {}
+    : config_(std::move(config)), tasks_(std::move(tasks)), hooks_(std::move(hooks)) {}
 
 Distributor::~Distributor() = default;
 
@@ -94,7 +91,6 @@ Status Distributor::open_state() {
   metadata_ = journal_->past().metadata;
   if (!config_.wait_for_metadata) metadata_ = "null";
   if (journal_->past().completed) {
-    phase_ = Phase::kFinishing;
     log::info("this run was finished before; --no-resume begins it anew", {{"run", run_id()}});
   }
   return {};
@@ -118,11 +114,19 @@ Status Distributor::connect() {
     std::erase_if(takers_, [&](const Taker& taker) { return taker.caller == caller; });
     std::erase_if(joining_, [&](const auto& entry) { return entry.first == caller; });
   });
-  auto collector =
-      rpc::RpcClient::connect(context_, config_.collector, self_as(wire::Role::kClient, host_name() + " distributor"),
-                              {.timing = {}, .max_message_bytes = kMaxMessageBytes});
+  CollectorLink::Run run{run_id(), {}, config_.details, journal_->past().completed};
+  for (const Task& task : tasks_) run.tasks.push_back(task.spec.name);
+  auto collector = CollectorLink::connect(
+      context_, config_.collector, std::move(run),
+      {[this](Acknowledgement ack) { acknowledged(std::move(ack)); }, [this] { begin_running(mono_now()); },
+       [this] {
+         for (std::uint32_t i = 0; i < tasks_.size(); ++i) {
+           board_->forget_acknowledged(i);
+         }
+       }});
   if (!collector) return tl::unexpected(collector.error());
   collector_ = std::move(*collector);
+  if (metadata_) collector_->begin(*metadata_);
   if (!endpoint->is_local() && !context_.key()) {
     log::warn("listening beyond this host without keys: anybody who reaches the port can take jobs",
               {{"endpoint", address_}});
@@ -154,7 +158,7 @@ void Distributor::join(const rpc::Caller& caller, std::string_view arguments) {
   if (message->worker.empty() || message->worker.size() > wire::kMaxNameBytes || message->threads == 0) {
     return rpc_->fail(caller, "bad_request", "join: a worker has a name of 1 to 255 bytes and one thread at least");
   }
-  if (phase_ == Phase::kRunning && metadata_) return welcome(caller, *message);
+  if (running()) return welcome(caller, *message);
   joining_.emplace_back(caller, std::move(*message));
 }
 
@@ -211,7 +215,7 @@ void Distributor::report(const rpc::Caller& caller, std::string_view arguments) 
   const MonoTime now = mono_now();
   for (const auto& failure : message->failed) {
     if (failure.job.task >= tasks_.size()) continue;
-    unwatch(failure.job);
+    watch_.unwatch(failure.job);
     settle(failure.job, board_->failed(worker->second.id, failure.job, now), worker->second.name, failure.exit,
            failure.error);
   }
@@ -239,6 +243,7 @@ Status Distributor::set_metadata(std::string_view json) {
   if (metadata_) return fail(ErrorCode::kInvalid, "this run has its metadata already");
   metadata_ = to_text(*value);
   journal_->metadata(*metadata_);
+  collector_->begin(*metadata_);
   log::info("metadata is there", {{"bytes", metadata_->size()}});
   return {};
 }
@@ -268,7 +273,7 @@ void Distributor::dead(const rpc::Caller& caller, std::string_view arguments) {
   if (action != "requeue" && action != "purge") {
     return rpc_->fail(caller, "bad_request", "dead: 'action' must be list, requeue or purge");
   }
-  if (action == "requeue" && phase_ > Phase::kRunning) {
+  if (action == "requeue" && collector_->phase() > CollectorLink::Phase::kFollowing) {
     return rpc_->fail(caller, "too_late", "this run is being finished");
   }
   for (const JobId job : jobs) {
@@ -315,90 +320,18 @@ void Distributor::status(const rpc::Caller& caller) {
 
 // ---- the collector
 
-void Distributor::open_at_collector() {
-  Json names = Json::array();
-  for (const Task& task : tasks_) names.push_back(task.spec.name);
-  rpc::CallTable::Call call;
-  call.method = kOpen;
-  call.arguments = R"({"run":)" + json_string(run_id()) + R"(,"tasks":)" + to_text(names) + R"(,"metadata":)" +
-                   metadata_.value_or("null") + "}";
-  call.options = {.timeout = 30s, .repeatable = true};
-  call.on_done = [this](rpc::CallResult<std::string> result) {
-    asked_ = false;
-    if (result) {
-      phase_ = Phase::kCatchingUp;
-      return;
-    }
-    ask_again_ = mono_now() + kAskAgain;
-    const auto n = collector_log_.occurred(mono_now());
-    if (n)
-      log::warn("the run waits for its collector",
-                {{"collector", config_.collector}, {"error", result.error().message}});
-  };
-  collector_->start(std::move(call));
-}
-
-void Distributor::follow_collector() {
-  rpc::CallTable::Call call;
-  call.method = kFollow;
-  call.arguments = to_text({{"run", run_id()}, {"from", told_}, {"details", config_.details}});
-  call.options = {.timeout = Duration{}};
-  call.on_partial = [this](std::string_view text) { on_acks(text); };
-  call.on_done = [this](rpc::CallResult<std::string> result) {
-    if (result || phase_ > Phase::kRunning) return;
-    asked_ = false;
-    ask_again_ = mono_now() + kAskAgain;
-    if (result.error().type == "rolled_back") {
-      log::error("the collector lost results, their jobs are done again", {{"error", result.error().message}});
-      for (std::uint32_t i = 0; i < tasks_.size(); ++i) board_->forget_acknowledged(i);
-      std::fill(told_.begin(), told_.end(), 0);
-      acks_ = 0;
-    } else {
-      log::warn("the collector is not there any more", {{"error", result.error().message}});
-    }
-    phase_ = Phase::kOpening;
-  };
-  collector_->start(std::move(call));
-}
-
-void Distributor::on_acks(std::string_view text) {
-  const auto value = parse_json(text, kMaxMessageDepth);
-  if (!value) return log::error("an acknowledgement that cannot be read", {{"error", value.error()}});
-  try {
-    for (const Json& of_task : value->at("acks")) {
-      const auto task = of_task.at(0).get<std::uint32_t>();
-      for (const Json& entry : of_task.at(1)) {
-        ++told_.at(task);
-        Acknowledgement ack{.ack = ++acks_, .job = {task, 0}, .worker = {}, .data = {}};
-        if (entry.is_number()) {
-          ack.job.number = entry;
-        } else {
-          ack.job.number = entry.at(0);
-          if (entry.size() > 5) {
-            ack.attempt = entry.at(1);
-            ack.worker = entry.at(2);
-            ack.started = entry.at(3);
-            ack.seconds = entry.at(4);
-            if (!entry.at(5).is_null()) ack.data = to_text(entry.at(5));
-          }
-        }
-        unwatch(ack.job);
-        const bool dead = journal_->is_dead(ack.job);
-        if (!board_->acknowledged(ack.job)) continue;
-        if (dead) journal_->purged(ack.job);  // a late result after all
-        if (tasks_.at(task).on_acknowledged) tasks_[task].on_acknowledged(ack);
-        if (hooks_.on_acknowledged) hooks_.on_acknowledged(ack);
-      }
-    }
-    if (value->at("caught_up").get<bool>() && phase_ == Phase::kCatchingUp) begin_running(mono_now());
-  } catch (const std::exception& e) {  // what the message has in the wrong place
-    log::error("an acknowledgement that cannot be read", {{"error", Error{ErrorCode::kCorrupt, e.what()}}});
-  }
+void Distributor::acknowledged(Acknowledgement ack) {
+  watch_.unwatch(ack.job);
+  const bool dead = journal_->is_dead(ack.job);
+  if (!board_->acknowledged(ack.job)) return;
+  if (dead) journal_->purged(ack.job);  // a late result after all
+  const Task& task = tasks_.at(ack.job.task);
+  if (task.on_acknowledged) task.on_acknowledged(ack);
+  if (hooks_.on_acknowledged) hooks_.on_acknowledged(ack);
 }
 
 /// What is done is known; who has what of before will be said, or not.
 void Distributor::begin_running(MonoTime now) {
-  phase_ = Phase::kRunning;
   if (claims_until_) return;  // not the first time
   claims_until_ = now + config_.claim;
   for (const Task& task : tasks_) {
@@ -411,29 +344,6 @@ void Distributor::begin_running(MonoTime now) {
     claim.jobs.insert(job);
     board_->hold(claim.id, job);
   }
-}
-
-void Distributor::finish_at_collector() {
-  rpc::CallTable::Call call;
-  call.method = kFinish;
-  call.arguments = to_text({{"run", run_id()}});
-  // A collector that is gone has finished, if this is said again after a restart.
-  call.options = {.timeout = journal_->past().completed ? kFinishPatience : kLongFinishPatience, .repeatable = true};
-  call.on_done = [this](rpc::CallResult<std::string> result) {
-    asked_ = false;
-    if (!result && result.error().kind == rpc::CallError::Kind::kRemote) {
-      ask_again_ = mono_now() + kAskAgain;
-      const auto n = collector_log_.occurred(mono_now());
-      if (n) log::warn("the collector cannot finish the run", {{"error", result.error().message}});
-      if (result.error().type != "unknown_run") return;
-    }
-    if (!result && !journal_->past().completed) {
-      log::warn("the collector did not answer that it has finished the run; all results are with it",
-                {{"collector", config_.collector}});
-    }
-    phase_ = Phase::kTold;
-  };
-  collector_->start(std::move(call));
 }
 
 // ---- handing out
@@ -463,8 +373,7 @@ std::size_t Distributor::look_for_jobs() {
 }
 
 bool Distributor::may_hand_out(MonoTime now) const {
-  return phase_ == Phase::kRunning && metadata_ && !stopped_ && !failed_ && !journal_->unwritten() &&
-         (!write_again_ || now >= *write_again_);
+  return running() && !stopped_ && !failed_ && !journal_->unwritten() && (!write_again_ || now >= *write_again_);
 }
 
 std::size_t Distributor::hand_out(MonoTime now) {
@@ -552,28 +461,17 @@ void Distributor::settle(JobId job, JobBoard::Verdict verdict, const std::string
 
 // ---- workers that hang or went away
 
+/// It is to be ended in time, if `held_before` others that the worker has got go first.
 void Distributor::watch(JobId job, const Worker& worker, std::size_t held_before, MonoTime now) {
   const Duration limit = tasks_[job.task].hard_timeout;
   if (limit == Duration{}) return;
-  unwatch(job);
-  const auto peer = by_name_.at(worker.name);
-  const MonoTime until = now + limit * static_cast<std::int64_t>(1 + held_before / worker.threads);
-  watched_[job] = {until, peer};
-  watch_order_.emplace(until, job);
-}
-
-void Distributor::unwatch(JobId job) {
-  const auto found = watched_.find(job);
-  if (found == watched_.end()) return;
-  watch_order_.erase({found->second.first, job});
-  watched_.erase(found);
+  const auto rounds = static_cast<std::int64_t>(1 + held_before / worker.threads);
+  watch_.watch(job, by_name_.at(worker.name), now + limit * rounds);
 }
 
 void Distributor::look_for_hung(MonoTime now) {
-  while (!watch_order_.empty() && watch_order_.begin()->first <= now) {
-    const JobId job = watch_order_.begin()->second;
-    const PeerId peer = watched_.at(job).second;
-    unwatch(job);
+  while (const auto overdue = watch_.take_overdue(now)) {
+    const auto [job, peer] = *overdue;
     const auto worker = workers_.find(peer);
     if (worker == workers_.end()) continue;
     settle(job, board_->hung(worker->second.id, job, now), worker->second.name, 1,
@@ -604,7 +502,7 @@ void Distributor::forget_worker(PeerId peer, std::string_view reason) {
   const auto lost = board_->lost(worker.mapped().id, now);
   log::info("worker gone", {{"peer", worker.mapped().name}, {"reason", reason}, {"jobs", lost.size()}});
   for (const auto& [job, verdict] : lost) {
-    unwatch(job);
+    watch_.unwatch(job);
     settle(job, verdict, worker.mapped().name, -9, "its worker went away");
   }
 }
@@ -623,19 +521,7 @@ void Distributor::on_control(PeerId peer, wire::Kind kind, std::span<const std::
 
 std::size_t Distributor::turn(MonoTime now) {
   std::size_t work = control_->turn(now, *this) + collector_->turn(now) + look_for_jobs();
-  if (metadata_ && !asked_ && (!ask_again_ || now >= *ask_again_)) {
-    asked_ = true;
-    ask_again_.reset();
-    switch (phase_) {
-      case Phase::kOpening: open_at_collector(); break;
-      case Phase::kCatchingUp: follow_collector(); break;
-      case Phase::kFinishing: finish_at_collector(); break;
-      case Phase::kRunning:
-      case Phase::kTold: asked_ = false; break;
-    }
-    ++work;
-  }
-  if (phase_ == Phase::kRunning && metadata_) {
+  if (running()) {
     if (!joining_.empty()) {
       for (const auto& [caller, message] : std::exchange(joining_, {})) welcome(caller, message);
     }
@@ -652,14 +538,9 @@ std::size_t Distributor::turn(MonoTime now) {
     }
   }
   work += hand_out(now) + rpc_->turn();
-  if (phase_ == Phase::kRunning && !journal_->unwritten() && board_->finished() && !failed_) {
+  if (running() && !journal_->unwritten() && board_->finished() && !failed_) {
     journal_->completed();
-    if (journal_->write() && journal_->sync()) {
-      phase_ = Phase::kFinishing;
-      // The call that tells of acknowledgements has no end of its own.
-      asked_ = false;
-      ask_again_.reset();
-    }
+    if (journal_->write() && journal_->sync()) collector_->finish();
     ++work;
   }
   look_for_the_end(now);
@@ -667,29 +548,27 @@ std::size_t Distributor::turn(MonoTime now) {
 }
 
 void Distributor::look_for_the_end(MonoTime now) {
-  if (phase_ == Phase::kTold) {
+  if (complete()) {
     for (const Taker& taker : std::exchange(takers_, {})) rpc_->reply(taker.caller, JobsMessage{}.to_json());
     if (!end_by_) end_by_ = now + kLastWord;
     ended_ = workers_.empty() || now >= *end_by_;  // they say goodbye
   } else if (stopped_ || failed_) {
     // A run of which nothing was left when it was told to end is completed.
-    const bool completing =
-        !failed_ && (phase_ == Phase::kFinishing || (phase_ == Phase::kRunning && board_->finished()));
-    ended_ = !completing && (phase_ != Phase::kRunning || board_->progress().handed_out == 0);
+    const bool finishing = collector_->phase() == CollectorLink::Phase::kFinishing;
+    const bool completing = !failed_ && (finishing || (running() && board_->finished()));
+    ended_ = !completing && (!running() || board_->progress().handed_out == 0);
   }
 }
 
 void Distributor::add_to(Waiter& waiter) const {
   for (void* socket : control_->native_sockets()) waiter.add_socket(socket);
-  for (void* socket : collector_->native_sockets()) waiter.add_socket(socket);
+  collector_->add_to(waiter);
 }
 
 MonoTime Distributor::due(MonoTime now) const {
-  MonoTime until = std::min({now + kLongestWait, control_->due(), collector_->due()});
+  MonoTime until = std::min({now + kLongestWait, control_->due(), collector_->due(), watch_.due()});
   if (!rpc_->idle()) until = std::min<MonoTime>(until, now + 1ms);
-  if (ask_again_ && !asked_) until = std::min(until, *ask_again_);
   if (write_again_) until = std::min(until, *write_again_);
-  if (!watch_order_.empty()) until = std::min(until, watch_order_.begin()->first);
   if (end_by_) until = std::min(until, *end_by_);
   if (claims_until_ && !claims_.empty()) until = std::min(until, *claims_until_);
   if (const auto due = board_->due(); due && !takers_.empty()) until = std::min(until, std::max(*due, now + 1ms));

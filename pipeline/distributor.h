@@ -11,16 +11,17 @@
 #include <vector>
 
 #include "common/base/signals.h"
-#include "common/rpc/rpc_client.h"
 #include "common/rpc/rpc_server.h"
 #include "common/storage/state_directory.h"
 #include "common/transport/context.h"
 #include "common/transport/control_link.h"
 #include "common/transport/waiter.h"
 #include "pipeline/collector_config.h"
+#include "pipeline/collector_link.h"
 #include "pipeline/distributor_journal.h"
 #include "pipeline/job_board.h"
 #include "pipeline/job_protocol.h"
+#include "pipeline/job_watch.h"
 #include "pipeline/task.h"
 
 namespace fantail::pipeline {
@@ -71,7 +72,7 @@ class Distributor final : private ControlEvents {
   bool stopped() const { return stopped_; }
   /// Everything is done, the collector and the workers have been told; or it was stopped and nothing is with workers.
   bool ended() const { return ended_; }
-  bool complete() const { return phase_ == Phase::kTold; }
+  bool complete() const { return collector_->phase() == CollectorLink::Phase::kFinished; }
   void flush();
 
   const std::string& address() const { return address_; }
@@ -87,13 +88,6 @@ class Distributor final : private ControlEvents {
   const std::optional<Error>& failed() const { return failed_; }
 
  private:
-  enum class Phase : std::uint8_t {
-    kOpening,     ///< the collector does not know of the run yet
-    kCatchingUp,  ///< it tells what it has of it
-    kRunning,
-    kFinishing,  ///< all is done, the collector is being told
-    kTold,
-  };
   struct Worker {
     std::string name;
     InstanceId instance;
@@ -119,17 +113,15 @@ class Distributor final : private ControlEvents {
   void resize(const rpc::Caller& caller, std::string_view arguments);
   void status(const rpc::Caller& caller);
 
-  void open_at_collector();
-  void follow_collector();
-  void on_acks(std::string_view text);
-  void finish_at_collector();
+  /// What the collector has of before is known.
+  bool running() const { return collector_->phase() == CollectorLink::Phase::kFollowing; }
+  void acknowledged(Acknowledgement ack);
   void begin_running(MonoTime now);
   std::size_t look_for_jobs();
   std::size_t hand_out(MonoTime now);
   bool hand_out_to(const Taker& taker, Worker& worker, MonoTime now);
   void settle(JobId job, JobBoard::Verdict verdict, const std::string& worker, int exit, std::string_view error);
   void watch(JobId job, const Worker& worker, std::size_t held_before, MonoTime now);
-  void unwatch(JobId job);
   void look_for_hung(MonoTime now);
   void end_claims(MonoTime now);
   bool may_hand_out(MonoTime now) const;
@@ -149,14 +141,9 @@ class Distributor final : private ControlEvents {
   Context context_;
   std::unique_ptr<ControlLink> control_;
   std::unique_ptr<rpc::RpcServer> rpc_;
-  std::unique_ptr<rpc::RpcClient> collector_;
+  std::unique_ptr<CollectorLink> collector_;
   std::string address_;
 
-  Phase phase_ = Phase::kOpening;
-  bool asked_ = false;  ///< of the collector, what the phase needs
-  std::optional<MonoTime> ask_again_;
-  std::vector<std::uint64_t> told_;  ///< by the collector: results of each task
-  std::uint64_t acks_ = 0;
   std::optional<std::string> metadata_;  ///< JSON
 
   std::map<PeerId, InstanceId> instances_;
@@ -171,13 +158,11 @@ class Distributor final : private ControlEvents {
   };
   std::map<std::string, Claim, std::less<>> claims_;  ///< by workers of before that have not come back
   std::optional<MonoTime> claims_until_;
-  std::map<JobId, std::pair<MonoTime, PeerId>> watched_;  ///< of tasks with a hard timeout
-  std::set<std::pair<MonoTime, JobId>> watch_order_;
+  JobWatch watch_;  ///< over those of tasks with a hard timeout
 
   std::optional<MonoTime> write_again_;  ///< the journal takes nothing: not before this
   log::Repeated write_log_;
   log::Repeated dead_log_;
-  log::Repeated collector_log_;
   std::uint64_t failures_ = 0;
   bool stopped_ = false;
   std::optional<MonoTime> end_by_;  ///< workers get so long to hear that the run is over
