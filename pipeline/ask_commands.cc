@@ -67,6 +67,11 @@ void print_letters(const std::string& list) {
 /// The same without a distributor: it is not running, its journal is there.
 int dead_on_disk(const Command& command, const std::string& state_dir, const std::string& action,
                  const std::vector<std::string>& ids) {
+  if (!DistributorJournal::exists_in(state_dir)) {
+    return refuse(command, {ErrorCode::kInvalid, "--state-dir " + state_dir +
+                                                     ": holds no journal of a distributor; name the one that the "
+                                                     "distributor was started with, of 'run' its DIR/distributor"});
+  }
   const auto directory = StateDirectory::open(state_dir);
   if (!directory) return refuse(command, directory.error());
   auto journal = DistributorJournal::open(*directory);

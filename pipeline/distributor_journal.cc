@@ -45,6 +45,11 @@ Result<DistributorJournal> DistributorJournal::open(const StateDirectory& direct
   return journal;
 }
 
+bool DistributorJournal::exists_in(const std::filesystem::path& directory) {
+  std::error_code ec;
+  return std::filesystem::exists(directory / kFile, ec);
+}
+
 /// What is behind the last good line was not acted upon: it is cut off.
 Status DistributorJournal::replay() {
   Status bad;

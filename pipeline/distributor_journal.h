@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <set>
@@ -40,6 +41,9 @@ class DistributorJournal {
                                          const std::string& tasks, bool anew);
   /// The one that is there, whatever it is of. kNotFound: none.
   static Result<DistributorJournal> open(const StateDirectory& directory);
+
+  /// Whether there is one in this directory.
+  static bool exists_in(const std::filesystem::path& directory);
 
   const std::string& run() const { return run_; }
   const Past& past() const { return past_; }

@@ -15,17 +15,20 @@
 namespace fantail {
 
 Result<StateDirectory> StateDirectory::open(const std::filesystem::path& path) {
+  const auto unusable = [](int error, const std::filesystem::path& what) {
+    const bool passes = error == ENOSPC || error == EDQUOT || error == EIO || error == EMFILE || error == ENFILE;
+    return fail(
+        passes ? ErrorCode::kIo : ErrorCode::kInvalid,
+        "state directory: " + error_of_errno(error, what.string()).context + "; choose another with --state-dir");
+  };
   std::error_code ec;
   // Positions and paths of files are nobody else's business.
   if (std::filesystem::create_directories(path, ec))
     std::filesystem::permissions(path, std::filesystem::perms(0750), ec);
-  if (ec) {
-    return fail(ErrorCode::kIo,
-                "state directory " + path.string() + ": " + ec.message() + "; choose another with --state-dir");
-  }
+  if (ec) return unusable(ec.value(), path);
   const auto lock_path = path / "lock";
   UniqueFd lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640));
-  if (!lock) return fail_errno(errno, "state directory: cannot open " + lock_path.string());
+  if (!lock) return unusable(errno, lock_path);
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     char pid[32] = {};
     const ssize_t n = ::pread(lock.get(), pid, sizeof pid - 1, 0);

@@ -91,6 +91,19 @@ def test_keep_order_has_a_job_that_was_given_up_in_its_place(pipe: PipeLab) -> N
     assert [(row["id"], row["exit"]) for row in rows(done)] == [(f"t:{n}", int(n == 2)) for n in range(1, 6)]
 
 
+@pytest.mark.parametrize("words", (["collect"], ["run", "--lines", "-", "--task", "t=true"]))
+def test_a_state_directory_that_cannot_be_used_is_a_usage_error(lab: Lab, words: list[str]) -> None:
+    (lab.root / "file").touch()
+    refused = lab.run(PROGRAM, *words, "--state-dir", lab.root / "file" / "below")
+    assert refused.code == USAGE and "choose another with --state-dir" in refused.err
+
+
+def test_a_dead_letter_list_where_no_distributor_was_is_refused_and_not_made(pipe: PipeLab, lab: Lab) -> None:
+    refused = pipe.ask("dead", "list", "--state-dir", lab.root / "nothing")
+    assert refused.code == USAGE and "holds no journal of a distributor" in refused.err
+    assert not (lab.root / "nothing").exists()
+
+
 # --- files and words that change ---------------------------------------------------------------------------------------
 
 

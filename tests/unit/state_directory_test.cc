@@ -46,6 +46,7 @@ TEST(StateDirectoryTest, APlaceThatCannotBeUsedIsAnErrorWithARemedy) {
   test::append(scratch / "file", "");
   const auto state = StateDirectory::open(scratch.path() / "file/below");
   ASSERT_FALSE(state);
+  EXPECT_EQ(state.error().code, ErrorCode::kInvalid) << "it is the operator's to change";
   EXPECT_THAT(state.error().context, HasSubstr("--state-dir"));
 }
 
