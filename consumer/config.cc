@@ -84,6 +84,7 @@ void ConsumerConfig::describe(OptionSet& options) {
                "of records: a template has {node} {topic} {path} {offset} {time} {line} ...");
   options.bytes("rotate-bytes", rotate_bytes, 0, "file: begin another file when this one is so long; 0: never");
   options.seconds("rotate-every", rotate_every, "file: begin another file so long after its first byte; 0: never");
+  lines.describe(options);
   options.list("topic", topics, "T", "take this topic and everything under it (default all)");
   options.choice("from", from, {"beginning", "now"}, "where to begin in streams that were never seen before");
   options.text("shard", shard, "I/N", "take the I-th of N shares of the streams");
@@ -135,6 +136,14 @@ std::vector<std::string> ConsumerConfig::problems() const {
                   ": there is no file to rotate; add --output file:PATH, or leave it out");
   }
   need(RecordFormat::parse(format));
+  for (auto& problem : lines.problems()) out.push_back(std::move(problem));
+  const auto to_mirrors = [](const std::string& o) { return o.starts_with("mirror:"); };
+  if (!outputs.empty() && std::all_of(outputs.begin(), outputs.end(), to_mirrors)) {
+    for (const auto& flag : lines.given()) {
+      out.push_back(flag +
+                    ": there are no lines, mirrors are exact; add --output stdout or file:PATH, or leave it out");
+    }
+  }
   for (const auto& topic : topics) {
     if (const auto problem = wire::topic_problem(topic))
       out.push_back("--topic '" + printable(topic) + "': " + *problem);
