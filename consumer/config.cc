@@ -84,7 +84,6 @@ void ConsumerConfig::describe(OptionSet& options) {
                "of records: a template has {node} {topic} {path} {offset} {time} {line} ...");
   options.bytes("rotate-bytes", rotate_bytes, 0, "file: begin another file when this one is so long; 0: never");
   options.seconds("rotate-every", rotate_every, "file: begin another file so long after its first byte; 0: never");
-  lines.describe(options);
   options.list("topic", topics, "T", "take this topic and everything under it (default all)");
   options.choice("from", from, {"beginning", "now"}, "where to begin in streams that were never seen before");
   options.text("shard", shard, "I/N", "take the I-th of N shares of the streams");
@@ -92,6 +91,7 @@ void ConsumerConfig::describe(OptionSet& options) {
   options.seconds("flush-partial", flush_partial, "stdout: show an unfinished last line after so long");
   options.flag("once", once, "exit when everything known is delivered");
   options.seconds("idle-exit", idle_exit, "exit when nothing is outstanding and nothing came for so long; 0: never");
+  lines.describe(options);
   options.group("Transport");
   options.choice("transport", transport, {"tcp", "epgm"}, "how broadcasts travel");
   options.list("endpoint", endpoints, "ADDR",

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <span>
@@ -170,10 +171,7 @@ class LineAssembler {
 
   template <class Line>
   void keep(std::string_view text, const Line& line) {
-    if (dropped_ > 0) {
-      dropped_ += text.size();
-      return;
-    }
+    if (dropped_ > 0) return drop(text, line);
     partial_ += text;
     // A carriage return before the newline does not count.
     const std::size_t slack = cut_.strip_carriage_return ? unit_bytes(cut_.encoding) : 0;
@@ -186,6 +184,17 @@ class LineAssembler {
       dropped_ = partial_.size() - kept;
       partial_.resize(kept);
     }
+  }
+
+  /// The unfinished line is too long already; what goes beyond `max_dropped_bytes` is a line of its own.
+  template <class Line>
+  void drop(std::string_view text, const Line& line) {
+    const std::size_t room = cut_.max_dropped_bytes - partial_.size() - dropped_;
+    dropped_ += std::min(room, text.size());
+    if (text.size() < room) return;
+    complete(partial_, 0, line);
+    partial_.clear();
+    keep(text.substr(room), line);
   }
 
   template <class Run>

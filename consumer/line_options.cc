@@ -9,7 +9,7 @@ namespace fantail {
 namespace {
 
 constexpr std::uint64_t kLeastLineBytes = 64;
-constexpr std::uint64_t kMostLineBytes = 64 * 1024 * 1024;  // a stream may hold two of them
+constexpr std::uint64_t kMostLineBytes = 16 * 1024 * 1024;  // a stream may hold two of them
 
 std::optional<LongLines> long_lines_from(std::string_view text) {
   if (text == "split") return LongLines::kSplit;
@@ -98,7 +98,7 @@ Result<LineCut> LineOptions::cut() const {
   const auto long_lines = long_lines_from(colon == std::string::npos ? "split" : max_line.substr(colon + 1));
   if (!bytes || *bytes < kLeastLineBytes || *bytes > kMostLineBytes || !long_lines) {
     return fail(ErrorCode::kInvalid, "--max-line '" + printable(max_line) +
-                                         "': must be a size from 64 to 64M, and what becomes of longer lines: split, "
+                                         "': must be a size from 64 to 16M, and what becomes of longer lines: split, "
                                          "truncate or skip, e.g. 16K:truncate");
   }
   out.max_bytes = static_cast<std::size_t>(*bytes);

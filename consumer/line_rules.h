@@ -22,6 +22,9 @@ struct LineCut {
   LongLines long_lines = LongLines::kSplit;
   TextEncoding encoding = TextEncoding::kPlain;
   bool strip_carriage_return = false;  ///< at the end of a line
+  /// Where a line that is truncated or skipped ends at the latest, so that not more is read again after a crash. More
+  /// than `max_bytes` and what is fed at once.
+  std::size_t max_dropped_bytes = 64 * 1024 * 1024;
 };
 
 /// Which records are taken, by what is found in their text.

@@ -86,7 +86,7 @@ TEST(ConsumerConfigTest, EachMistakeInTheRulesForLinesIsTold) {
                           AllOf(HasSubstr("--multiline-continue '[z'"), HasSubstr("missing ]")),
                           AllOf(HasSubstr("--include-line 'x**'"), HasSubstr("bad repetition operator")),
                           AllOf(HasSubstr("--exclude-line ''"), HasSubstr("every line"))));
-  for (const char* text : {"", "split", "63", "65M", "-1", "1K:", "1K:split:skip", "1X"}) {
+  for (const char* text : {"", "split", "63", "17M", "-1", "1K:", "1K:split:skip", "1X"}) {
     config.lines = {};
     config.lines.max_line = text;
     EXPECT_THAT(config.problems(), ElementsAre(HasSubstr("--max-line"))) << text;

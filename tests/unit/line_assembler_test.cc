@@ -172,6 +172,15 @@ TEST_F(LineAssemblerTest, ALongLineIsLeftOut) {
   EXPECT_EQ(assembler.done(), FileOffset{60});
 }
 
+TEST_F(LineAssemblerTest, AnEndlessLineDoesNotHoldDoneBackForEver) {
+  begin(0, {.max_bytes = 4, .long_lines = LongLines::kTruncate, .max_dropped_bytes = 10});
+  EXPECT_THAT(feed("012345678"), IsEmpty());
+  EXPECT_THAT(feed("9"), ElementsAre("0:0123"));
+  EXPECT_EQ(assembler.done(), FileOffset{10});
+  EXPECT_THAT(feed("abc\n0123456"), ElementsAre("10:abc"));
+  EXPECT_THAT(feed("789ABC\n"), ElementsAre("14:0123", "24:ABC")) << "also when its end comes with it";
+}
+
 TEST_F(LineAssemblerTest, PiecesDoNotEndWithinACharacter) {
   begin(0, {.max_bytes = 5, .encoding = TextEncoding::kUtf8});
   EXPECT_THAT(feed("abcd\u20acf\n"), ElementsAre("0:abcd", "4:\u20acf"));
