@@ -31,10 +31,13 @@ void LineSink::note_waiting(const Line& line) {
 }
 
 Status LineSink::write(const StreamMeta& stream, FileOffset, std::span<const std::byte> bytes, WallTime read_time) {
-  if (auto ok = make_room(stream, read_time); !ok) return ok;
   Line& line = lines_.at(stream.stream);
-  line.read_time = read_time;
   const MonoTime now = mono_now();
+  if (auto ok = make_room(stream, read_time); !ok) {
+    line.records.more_is_coming(now);
+    return ok;
+  }
+  line.read_time = read_time;
   if (format_.raw() && context_.rules.plain()) {
     line.records.feed_runs(bytes, now, [&](std::string_view run) { emit(stream, run); });
   } else {

@@ -61,6 +61,9 @@ class RecordAssembler {
     if (open_overdue(now)) close_all(record);
   }
 
+  /// More is there that could not be fed yet: an open record waits for it.
+  void more_is_coming(MonoTime now) { fed_ = now; }
+
   /// Goes on behind a loss; finish() first.
   void skip_to(FileOffset offset) { lines_.skip_to(offset); }
 

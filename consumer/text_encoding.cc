@@ -120,8 +120,7 @@ std::optional<TextEncoding> text_encoding_from(std::string_view name) {
   return std::nullopt;
 }
 
-std::size_t find_newline(TextEncoding encoding, std::string_view units) {
-  if (unit_bytes(encoding) == 1) return units.find('\n');
+std::size_t find_utf16_newline(TextEncoding encoding, std::string_view units) {
   const std::size_t low = encoding == TextEncoding::kUtf16Le ? 0 : 1;  // of the bytes of a unit
   for (auto at = units.find('\n'); at != std::string_view::npos; at = units.find('\n', at + 1)) {
     if (at % 2 == low && units[at ^ 1] == '\0') return at - low;
@@ -129,12 +128,8 @@ std::size_t find_newline(TextEncoding encoding, std::string_view units) {
   return std::string_view::npos;
 }
 
-std::string_view without_carriage_return(TextEncoding encoding, std::string_view units) {
-  const std::size_t width = unit_bytes(encoding);
-  if (units.size() < width) return units;
-  const std::size_t last = units.size() - width;
-  const bool ends_so = width == 1 ? units[last] == '\r' : unit_at(encoding, units, last) == u'\r';
-  return ends_so ? units.substr(0, last) : units;
+bool ends_with_utf16_return(TextEncoding encoding, std::string_view units) {
+  return units.size() >= 2 && unit_at(encoding, units, units.size() - 2) == u'\r';
 }
 
 std::size_t whole_characters(TextEncoding encoding, std::string_view units, std::size_t limit) {

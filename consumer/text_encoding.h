@@ -20,11 +20,19 @@ constexpr std::size_t unit_bytes(TextEncoding encoding) {
   return encoding >= TextEncoding::kUtf16 && encoding <= TextEncoding::kUtf16Be ? 2 : 1;
 }
 
+std::size_t find_utf16_newline(TextEncoding encoding, std::string_view units);
 /// Where the first newline in `units` begins, or npos. Not for kUtf16.
-std::size_t find_newline(TextEncoding encoding, std::string_view units);
+inline std::size_t find_newline(TextEncoding encoding, std::string_view units) {
+  return unit_bytes(encoding) == 1 ? units.find('\n') : find_utf16_newline(encoding, units);
+}
 
+bool ends_with_utf16_return(TextEncoding encoding, std::string_view units);
 /// `units` without the carriage return that they end with.
-std::string_view without_carriage_return(TextEncoding encoding, std::string_view units);
+inline std::string_view without_carriage_return(TextEncoding encoding, std::string_view units) {
+  const std::size_t width = unit_bytes(encoding);
+  const bool ends_so = width == 1 ? units.ends_with('\r') : ends_with_utf16_return(encoding, units);
+  return ends_so ? units.substr(0, units.size() - width) : units;
+}
 
 /// The length of the longest beginning of `units`, at most `limit`, that does not end within a character. Never 0 for
 /// a limit of 4 or more, so in what is no text it may.

@@ -70,7 +70,9 @@ TEST_F(RecordAssemblerTest, ARecordIsWholeWhenNothingCameForAWhile) {
   EXPECT_EQ(assembler().position(), FileOffset{8});
   EXPECT_FALSE(assembler().has_open());
   EXPECT_THAT(feed("ished\n", MonoTime{16s}), IsEmpty());
-  EXPECT_THAT(flush(MonoTime{21s}), ElementsAre("8:unfinished"));
+  assembler().more_is_coming(MonoTime{20s});
+  EXPECT_THAT(flush(MonoTime{24s}), IsEmpty());
+  EXPECT_THAT(flush(MonoTime{25s}), ElementsAre("8:unfinished"));
 }
 
 TEST_F(RecordAssemblerTest, ARecordThatGetsTooLongEndsAndIsCounted) {
@@ -262,6 +264,45 @@ TEST(RecordAssemblerModelTest, HoweverBytesAreCutAndWhereverItStartsAgainTheReco
     ASSERT_EQ(records, model.records);
     EXPECT_EQ(assembler->position().raw, model.bytes.size());
     EXPECT_EQ(context.counters.characters_replaced, 0);
+  }
+}
+
+/// What a rule says depends on the lines of the record alone, so it makes no difference where one begins anew.
+TEST(RecordAssemblerModelTest, WithAnyPresetRecordsAreTheSameWhereverItStartsAgain) {
+  std::map<std::string, std::vector<std::string>> lines = {
+      {"java", {"x.E: no", "\tat a.B.c(B.java:1)", "Caused by: x.F", "\t... 2 more", "INFO", ""}},
+      {"python",
+       {"Traceback (most recent call last):", "  File \"a.py\"", "KeyError: 1", "",
+        "During handling of the above exception, another exception occurred:", "INFO: a b"}},
+      {"go", {"panic: no", "[signal 1]", "", "goroutine 1 [running]:", "main.main()", "\t/a.go:1", "INFO"}},
+      {"indent", {"a", " b", "\tc", ""}}};
+  for (const std::uint64_t seed : test::seeds(2000)) {
+    SCOPED_TRACE(test::replay(seed));
+    test::Chance chance(seed);
+    for (auto& [preset, pool] : lines) {
+      std::string text;
+      for (std::size_t i = chance.between(std::size_t{1}, std::size_t{40}); i > 0; --i)
+        text += chance.one_of(pool) + "\n";
+      RecordContext context;
+      context.rules.multiline = std::make_shared<const MultilineRule>(*MultilineRule::preset(preset));
+      context.rules.cut.max_bytes = chance.with(0.5) ? 120 : 1000;
+      std::map<std::uint64_t, std::string> expected;
+      RecordAssembler whole({}, context);
+      whole.feed(as_bytes(text), {}, [&](FileOffset at, std::string_view record) { expected[at.raw] = record; });
+      whole.finish([&](FileOffset at, std::string_view record) { expected[at.raw] = record; });
+      std::string together;
+      for (const auto& [at, record] : expected) together += record + "\n";
+      EXPECT_EQ(together, text) << "no line is lost or moved";
+      // At the start of any record, for a position is one.
+      for (const auto& [start, record] : expected) {
+        std::map<std::uint64_t, std::string> rest;
+        const auto note = [&](FileOffset at, std::string_view found) { rest[at.raw] = found; };
+        RecordAssembler again({start}, context);
+        again.feed(as_bytes(std::string_view(text).substr(start)), {}, note);
+        again.finish(note);
+        EXPECT_EQ(rest, (std::map<std::uint64_t, std::string>(expected.find(start), expected.end()))) << preset;
+      }
+    }
   }
 }
 
