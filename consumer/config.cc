@@ -91,6 +91,7 @@ void ConsumerConfig::describe(OptionSet& options) {
   options.seconds("flush-partial", flush_partial, "stdout: show an unfinished last line after so long");
   options.flag("once", once, "exit when everything known is delivered");
   options.seconds("idle-exit", idle_exit, "exit when nothing is outstanding and nothing came for so long; 0: never");
+  lines.describe(options);
   options.group("Transport");
   options.choice("transport", transport, {"tcp", "epgm"}, "how broadcasts travel");
   options.list("endpoint", endpoints, "ADDR",
@@ -135,6 +136,14 @@ std::vector<std::string> ConsumerConfig::problems() const {
                   ": there is no file to rotate; add --output file:PATH, or leave it out");
   }
   need(RecordFormat::parse(format));
+  for (auto& problem : lines.problems()) out.push_back(std::move(problem));
+  const auto to_mirrors = [](const std::string& o) { return o.starts_with("mirror:"); };
+  if (!outputs.empty() && std::all_of(outputs.begin(), outputs.end(), to_mirrors)) {
+    for (const auto& flag : lines.given()) {
+      out.push_back(flag +
+                    ": there are no lines, mirrors are exact; add --output stdout or file:PATH, or leave it out");
+    }
+  }
   for (const auto& topic : topics) {
     if (const auto problem = wire::topic_problem(topic))
       out.push_back("--topic '" + printable(topic) + "': " + *problem);

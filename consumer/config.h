@@ -11,6 +11,7 @@
 #include "common/transport/endpoint.h"
 #include "common/transport/epgm.h"
 #include "common/transport/multicast_options.h"
+#include "consumer/line_options.h"
 #include "consumer/record_format.h"
 #include "consumer/rotation.h"
 
@@ -31,6 +32,7 @@ struct ConsumerConfig {
   std::string state_dir;
   std::vector<std::string> outputs;  ///< KIND:TARGET; empty: stdout
   std::string format = "raw";
+  LineOptions lines;
   std::uint64_t rotate_bytes = 0;  ///< 0: never
   Duration rotate_every = 0s;      ///< 0: never
   Duration sync = 1s;

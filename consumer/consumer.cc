@@ -60,10 +60,11 @@ Status Consumer::open_state() {
 
 Status Consumer::open_sinks() {
   const RecordFormat format = *RecordFormat::parse(config_.format);
+  const LineRules rules = config_.lines.rules(format.raw());
   for (const auto& output : config_.sinks()) {
     switch (output.kind) {
       case ConsumerConfig::Output::Kind::kStdout: {
-        auto sink = std::make_unique<StdoutSink>(format, config_.flush_partial);
+        auto sink = std::make_unique<StdoutSink>(format, rules, config_.flush_partial);
         stdout_ = sink.get();
         sinks_.push_back(std::move(sink));
         break;
@@ -75,7 +76,7 @@ Status Consumer::open_sinks() {
         break;
       }
       case ConsumerConfig::Output::Kind::kFile: {
-        auto sink = FileSink::open(*PathTemplate::parse(output.target), format, config_.rotation(), *store_);
+        auto sink = FileSink::open(*PathTemplate::parse(output.target), format, rules, config_.rotation(), *store_);
         if (!sink) return tl::unexpected(sink.error());
         sinks_.push_back(std::move(*sink));
         break;
@@ -228,6 +229,7 @@ bool Consumer::finished(MonoTime now) {
   if (now < next_check_) return false;
   next_check_ = now + kCheckInterval;
   if (now - last_data_ < config_.idle_exit || retry_at_ || !waiting_.empty()) return false;
+  if (!std::all_of(sinks_.begin(), sinks_.end(), [](const auto& s) { return s->settled(); })) return false;
   return streams_->overview().settled;
 }
 
@@ -262,12 +264,19 @@ int Consumer::run(StopSignals& signals) {
   if (!failed_ && !settle_all(kLastSync, signals)) failed_ = true;
   control_->flush(kLastWord, *streams_);  // a producer may wait for the last commits
   const auto& counters = streams_->counters();
-  log::info("consumer ended",
-            {{"bytes", counters.bytes_delivered},
-             {"bytes_fetched", counters.bytes_fetched},
-             {"bytes_lost", counters.lost_bytes},
-             {"rejected", counters.rejected + inlet_->malformed() + control_->counters().rejected},
-             {"refused_versions", counters.refused_versions + control_->counters().refused_versions}});
+  RecordCounters records;
+  for (const auto& sink : sinks_) records += sink->counters();
+  log::info("consumer ended", {{"bytes", counters.bytes_delivered},
+                               {"bytes_fetched", counters.bytes_fetched},
+                               {"bytes_lost", counters.lost_bytes},
+                               {"rejected", counters.rejected + inlet_->malformed() + control_->counters().rejected},
+                               {"refused_versions", counters.refused_versions + control_->counters().refused_versions},
+                               {"lines_split", records.lines_split},
+                               {"lines_truncated", records.lines_truncated},
+                               {"lines_skipped", records.lines_skipped},
+                               {"characters_replaced", records.characters_replaced},
+                               {"records_split", records.records_split},
+                               {"records_filtered", records.records_filtered}});
   if (failed_) return kExitFailure;
   if (stopped && config_.once && !streams_->overview().settled) {
     log::error("stopped before everything known was delivered; a later run goes on from there");

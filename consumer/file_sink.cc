@@ -16,8 +16,9 @@ constexpr std::size_t kMaxIdleRotations = 64;  // at one checkpoint, of files th
 
 }  // namespace
 
-FileSink::FileSink(PathTemplate path, RecordFormat format, Rotation rotation, CursorStore& store, WallClock clock)
-    : LineSink(std::move(format), std::nullopt),
+FileSink::FileSink(PathTemplate path, RecordFormat format, LineRules rules, Rotation rotation, CursorStore& store,
+                   WallClock clock)
+    : LineSink(std::move(format), std::move(rules), std::nullopt),
       path_(std::move(path)),
       key_("file:" + std::filesystem::absolute(path_.text()).lexically_normal().string()),
       rotation_(rotation),
@@ -25,9 +26,10 @@ FileSink::FileSink(PathTemplate path, RecordFormat format, Rotation rotation, Cu
       clock_(std::move(clock)) {}
 FileSink::~FileSink() = default;
 
-Result<std::unique_ptr<FileSink>> FileSink::open(PathTemplate path, RecordFormat format, Rotation rotation,
-                                                 CursorStore& store, WallClock clock) {
-  std::unique_ptr<FileSink> sink(new FileSink(std::move(path), std::move(format), rotation, store, std::move(clock)));
+Result<std::unique_ptr<FileSink>> FileSink::open(PathTemplate path, RecordFormat format, LineRules rules,
+                                                 Rotation rotation, CursorStore& store, WallClock clock) {
+  std::unique_ptr<FileSink> sink(
+      new FileSink(std::move(path), std::move(format), std::move(rules), rotation, store, std::move(clock)));
   if (auto ok = sink->recover(); !ok) return tl::unexpected(ok.error());
   return sink;
 }
@@ -140,7 +142,7 @@ void FileSink::emit(const StreamMeta&, std::string_view bytes) {
 }
 
 Status FileSink::flush(MonoTime now) {
-  emit_overdue_partials(now);
+  emit_overdue(now);
   Status result = finish_leaving();
   for (auto& [path, output] : outputs_) {
     if (output.leaving || output.file.waiting_bytes() == 0) continue;

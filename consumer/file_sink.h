@@ -27,8 +27,8 @@ class FileSink final : public LineSink {
   using WallClock = std::function<WallTime()>;
 
   /// Finishes what a crash interrupted: a file that was to be renamed.
-  static Result<std::unique_ptr<FileSink>> open(PathTemplate path, RecordFormat format, Rotation rotation,
-                                                CursorStore& store, WallClock clock = wall_now);
+  static Result<std::unique_ptr<FileSink>> open(PathTemplate path, RecordFormat format, LineRules rules,
+                                                Rotation rotation, CursorStore& store, WallClock clock = wall_now);
   ~FileSink() override;
 
   const std::string& key() const override { return key_; }
@@ -59,7 +59,8 @@ class FileSink final : public LineSink {
   };
   using Outputs = std::map<std::string, Output>;
 
-  FileSink(PathTemplate path, RecordFormat format, Rotation rotation, CursorStore& store, WallClock clock);
+  FileSink(PathTemplate path, RecordFormat format, LineRules rules, Rotation rotation, CursorStore& store,
+           WallClock clock);
   Status recover();
   Result<Output*> output_for(const StreamMeta& stream, WallTime time);
   Status open_output(const std::string& path, Output& output, bool known);

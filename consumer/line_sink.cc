@@ -3,13 +3,14 @@
 namespace fantail {
 
 Result<FileOffset> LineSink::open_stream(const StreamMeta& stream, FileOffset cursor) {
-  lines_.insert_or_assign(stream.stream, Line{&stream, LineAssembler(cursor), format_.prepare(stream), {}});
+  lines_.insert_or_assign(stream.stream, Line{&stream, RecordAssembler(cursor, context_), format_.prepare(stream), {}});
+  note_waiting(lines_.at(stream.stream));
   return cursor;
 }
 
-/// Runs `feed(line callback)` and emits what comes of it as one piece.
+/// Runs `feed(record callback)` and emits what comes of it as one piece.
 template <class Feed>
-void LineSink::format_lines(Line& line, WallTime read_time, const Feed& feed) {
+void LineSink::format_records(Line& line, WallTime read_time, const Feed& feed) {
   const std::string time = to_iso8601(read_time);
   formatted_.clear();
   feed(
@@ -17,56 +18,69 @@ void LineSink::format_lines(Line& line, WallTime read_time, const Feed& feed) {
   if (!formatted_.empty()) emit(*line.meta, formatted_);
 }
 
+void LineSink::note_waiting(const Line& line) {
+  const auto note = [&](std::set<StreamId>& streams, bool waiting) {
+    if (waiting) {
+      streams.insert(line.meta->stream);
+    } else {
+      streams.erase(line.meta->stream);
+    }
+  };
+  note(partial_, line.records.has_partial());
+  note(open_, line.records.has_open());
+}
+
 Status LineSink::write(const StreamMeta& stream, FileOffset, std::span<const std::byte> bytes, WallTime read_time) {
-  if (auto ok = make_room(stream, read_time); !ok) return ok;
   Line& line = lines_.at(stream.stream);
-  line.read_time = read_time;
   const MonoTime now = mono_now();
-  if (format_.raw()) {
-    line.assembler.feed_runs(bytes, now, [&](std::string_view run) { emit(stream, run); });
+  if (auto ok = make_room(stream, read_time); !ok) {
+    line.records.more_is_coming(now);
+    return ok;
+  }
+  line.read_time = read_time;
+  if (format_.raw() && context_.rules.plain()) {
+    line.records.feed_runs(bytes, now, [&](std::string_view run) { emit(stream, run); });
   } else {
-    format_lines(line, read_time, [&](const auto& each) { line.assembler.feed(bytes, now, each); });
+    format_records(line, read_time, [&](const auto& each) { line.records.feed(bytes, now, each); });
   }
   moved_.insert(stream.stream);
-  if (line.assembler.has_partial()) {
-    partial_.insert(stream.stream);
-  } else {
-    partial_.erase(stream.stream);
-  }
+  note_waiting(line);
   return {};
 }
 
 Status LineSink::lose(const StreamMeta& stream, ByteRange range, wire::LossReason reason) {
   if (auto ok = make_room(stream, wall_now()); !ok) return ok;
   Line& line = lines_.at(stream.stream);
-  format_lines(line, line.read_time, [&](const auto& each) { line.assembler.finish(each); });
+  format_records(line, line.read_time, [&](const auto& each) { line.records.finish(each); });
   std::string notice;
   format_.append_loss(notice, line.prepared, range, to_iso8601(wall_now()), reason);
   emit(stream, notice);
-  line.assembler.skip_to(range.to);
-  partial_.erase(stream.stream);
+  line.records.skip_to(range.to);
+  note_waiting(line);
   moved_.insert(stream.stream);
   return {};
 }
 
 Status LineSink::seal(const StreamMeta& stream, FileOffset) {
   Line& line = lines_.at(stream.stream);
-  if (!line.assembler.has_partial()) return {};
+  if (!line.records.has_partial() && !line.records.has_open()) return {};
   if (auto ok = make_room(stream, line.read_time); !ok) return ok;
-  format_lines(line, line.read_time, [&](const auto& each) { line.assembler.finish(each); });
-  partial_.erase(stream.stream);
+  format_records(line, line.read_time, [&](const auto& each) { line.records.finish(each); });
+  note_waiting(line);
   moved_.insert(stream.stream);
   return {};
 }
 
-void LineSink::emit_overdue_partials(MonoTime now) {
-  if (!flush_partial_) return;
-  for (const StreamId id : std::set(partial_)) {
+void LineSink::emit_overdue(MonoTime now) {
+  std::set<StreamId> waiting = open_;
+  if (flush_partial_) waiting.insert(partial_.begin(), partial_.end());
+  for (const StreamId id : waiting) {
     Line& line = lines_.at(id);
-    if (now - line.assembler.partial_since() < *flush_partial_) continue;
+    if (!line.records.overdue(now, flush_partial_)) continue;
     if (!make_room(*line.meta, line.read_time)) return;  // said already by whoever writes next
-    format_lines(line, line.read_time, [&](const auto& each) { line.assembler.finish(each); });
-    partial_.erase(id);
+    format_records(line, line.read_time,
+                   [&](const auto& each) { line.records.flush_overdue(now, flush_partial_, each); });
+    note_waiting(line);
     moved_.insert(id);
   }
 }
@@ -74,7 +88,7 @@ void LineSink::emit_overdue_partials(MonoTime now) {
 std::vector<Checkpoint::Position> LineSink::take_positions() {
   std::vector<Checkpoint::Position> out;
   out.reserve(moved_.size());
-  for (const StreamId id : moved_) out.push_back({id, lines_.at(id).assembler.done()});
+  for (const StreamId id : moved_) out.push_back({id, lines_.at(id).records.position()});
   moved_.clear();
   return out;
 }

@@ -11,6 +11,7 @@
 #include "common/base/types.h"
 #include "common/base/unique_fd.h"
 #include "common/wire/messages.h"
+#include "consumer/line_rules.h"
 
 namespace fantail {
 
@@ -80,6 +81,9 @@ class Sink {
   virtual void stored() {}
   /// Nothing is waiting in memory.
   virtual bool drained() const = 0;
+  /// Nothing only waits for a time to pass.
+  virtual bool settled() const { return true; }
+  virtual RecordCounters counters() const { return {}; }
 };
 
 }  // namespace fantail

@@ -41,7 +41,7 @@ Status StdoutSink::make_room(const StreamMeta&, WallTime) {
 }
 
 Status StdoutSink::flush(MonoTime now) {
-  emit_overdue_partials(now);
+  emit_overdue(now);
   return drain();
 }
 

@@ -10,11 +10,12 @@ namespace fantail {
 /// say so, and the streams wait.
 class StdoutSink final : public LineSink {
  public:
-  StdoutSink(RecordFormat format, Duration flush_partial) : LineSink(std::move(format), flush_partial) {}
+  StdoutSink(RecordFormat format, LineRules rules, Duration flush_partial)
+      : LineSink(std::move(format), std::move(rules), flush_partial) {}
 
   const std::string& key() const override { return key_; }
   Status flush(MonoTime now) override;
-  void finish() override { emit_overdue_partials(MonoTime::max()); }
+  void finish() override { emit_overdue(MonoTime::max()); }
   Checkpoint checkpoint() override;
   bool drained() const override { return buffer_.empty(); }
   /// Nobody reads any more (EPIPE).

@@ -15,6 +15,7 @@
 #include <fstream>
 #include <map>
 
+#include "common/base/text.h"
 #include "common/base/version.h"
 
 namespace fantail {
@@ -45,19 +46,6 @@ std::string shortest(double value) {
   char text[32];
   const auto [end, error] = std::to_chars(text, text + sizeof text, value);
   return error == std::errc{} ? std::string(text, end) : std::to_string(value);
-}
-
-std::optional<std::uint64_t> to_bytes(std::string text) {
-  static const std::map<std::string, unsigned> kShifts = {{"", 0},     {"K", 10}, {"KiB", 10}, {"M", 20},
-                                                          {"MiB", 20}, {"G", 30}, {"GiB", 30}};
-  const auto digits = text.find_first_not_of("0123456789");
-  const std::string unit = digits == std::string::npos ? "" : text.substr(digits);
-  const auto shift = kShifts.find(unit);
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size() - unit.size(), value);
-  if (shift == kShifts.end() || error != std::errc{} || end == text.data()) return std::nullopt;
-  if (value > (std::numeric_limits<std::uint64_t>::max() >> shift->second)) return std::nullopt;
-  return value << shift->second;
 }
 
 }  // namespace
@@ -156,7 +144,7 @@ void OptionSet::add_number(std::string name, std::function<std::uint64_t()> get,
 
 void OptionSet::bytes(std::string name, std::uint64_t& target, std::uint64_t least, std::string help) {
   const auto set = [&target, name, least](const Texts& v) -> std::optional<std::string> {
-    const auto value = to_bytes(v.back());
+    const auto value = bytes_from(v.back());
     if (!value || *value < least) {
       return mistake(name, v.back(),
                      "must be a size such as 64K, 16MiB or 1G, at least " + std::to_string(least) + " bytes");

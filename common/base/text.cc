@@ -1,8 +1,11 @@
 #include "common/base/text.h"
 
 #include <array>
+#include <charconv>
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <map>
 
 namespace fantail {
 namespace {
@@ -93,6 +96,19 @@ std::optional<std::string> from_base64(std::string_view text) {
     for (std::size_t k = 0; k < 3 - padding; ++k) out += static_cast<char>((v >> (16 - 8 * k)) & 0xFF);
   }
   return out;
+}
+
+std::optional<std::uint64_t> bytes_from(const std::string& text) {
+  static const std::map<std::string, unsigned> kShifts = {{"", 0},     {"K", 10}, {"KiB", 10}, {"M", 20},
+                                                          {"MiB", 20}, {"G", 30}, {"GiB", 30}};
+  const auto digits = text.find_first_not_of("0123456789");
+  const std::string unit = digits == std::string::npos ? "" : text.substr(digits);
+  const auto shift = kShifts.find(unit);
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size() - unit.size(), value);
+  if (shift == kShifts.end() || error != std::errc{} || end == text.data()) return std::nullopt;
+  if (value > (std::numeric_limits<std::uint64_t>::max() >> shift->second)) return std::nullopt;
+  return value << shift->second;
 }
 
 }  // namespace fantail

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,5 +14,8 @@ bool is_utf8(std::string_view text);
 void append_base64(std::string& out, std::string_view bytes);
 /// The inverse; nothing for anything else.
 std::optional<std::string> from_base64(std::string_view text);
+
+/// A size such as 4096, 64K, 16MiB or 1G, all powers of 1024; nothing for anything else.
+std::optional<std::uint64_t> bytes_from(const std::string& text);
 
 }  // namespace fantail

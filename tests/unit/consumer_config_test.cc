@@ -73,5 +73,56 @@ TEST(ConsumerConfigTest, AnInterfaceThatWentAwayIsAnErrorAndNoMore) {
   EXPECT_THAT(multicast.error().context, HasSubstr("nosuch0"));
 }
 
+TEST(ConsumerConfigTest, EachMistakeInTheRulesForLinesIsTold) {
+  ConsumerConfig config;
+  config.lines.max_line = "1MiB:drop";
+  config.lines.multiline_start = "(a";
+  config.lines.multiline_continue = "[z";
+  config.lines.include = {"x+", "x**"};
+  config.lines.exclude = {""};
+  EXPECT_THAT(config.problems(),
+              ElementsAre(AllOf(HasSubstr("--max-line '1MiB:drop'"), HasSubstr("truncate")),
+                          AllOf(HasSubstr("--multiline-start '(a'"), HasSubstr("missing )"), HasSubstr("RE2")),
+                          AllOf(HasSubstr("--multiline-continue '[z'"), HasSubstr("missing ]")),
+                          AllOf(HasSubstr("--include-line 'x**'"), HasSubstr("bad repetition operator")),
+                          AllOf(HasSubstr("--exclude-line ''"), HasSubstr("every line"))));
+  for (const char* text : {"", "split", "63", "17M", "-1", "1K:", "1K:split:skip", "1X"}) {
+    config.lines = {};
+    config.lines.max_line = text;
+    EXPECT_THAT(config.problems(), ElementsAre(HasSubstr("--max-line"))) << text;
+  }
+  config.lines = {};
+  config.lines.multiline = "java";
+  config.lines.multiline_start = "^S";
+  EXPECT_THAT(config.problems(), ElementsAre(AllOf(HasSubstr("--multiline 'java'"), HasSubstr("leave it out"))));
+}
+
+TEST(ConsumerConfigTest, MirrorsHaveNoLines) {
+  ConsumerConfig config;
+  config.outputs = {"mirror:somewhere"};
+  config.lines.encoding = "utf-16le";
+  config.lines.exclude = {"x"};
+  EXPECT_THAT(config.problems(),
+              ElementsAre(AllOf(HasSubstr("--encoding"), HasSubstr("no lines")), HasSubstr("--exclude-line")));
+  config.outputs.emplace_back("file:some.log");
+  EXPECT_THAT(config.problems(), IsEmpty());
+}
+
+TEST(ConsumerConfigTest, RawLinesStayAsTheyAreUntilAFlagSpeaksOfLines) {
+  LineOptions lines;
+  EXPECT_TRUE(lines.rules(true).plain());
+  EXPECT_TRUE(lines.rules(false).cut.strip_carriage_return);
+  lines.max_line = "4K:truncate";
+  EXPECT_TRUE(lines.rules(true).cut.strip_carriage_return);
+  EXPECT_EQ(lines.rules(true).cut.max_bytes, 4096);
+  EXPECT_EQ(lines.rules(true).cut.long_lines, LongLines::kTruncate);
+  lines.crlf = "keep";
+  EXPECT_FALSE(lines.rules(true).cut.strip_carriage_return);
+  EXPECT_FALSE(lines.rules(false).cut.strip_carriage_return);
+  lines = {};
+  lines.crlf = "strip";
+  EXPECT_FALSE(lines.rules(true).plain());
+}
+
 }  // namespace
 }  // namespace fantail

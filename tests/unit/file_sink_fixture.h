@@ -49,7 +49,7 @@ class FileSinkTest : public testing::Test {
     std::string set_aside;
     state.emplace(*StateDirectory::open(scratch.path() / "state"));
     store.emplace(*CursorStore::open(*state, set_aside));
-    sink = *FileSink::open(*PathTemplate::parse(scratch / name), *RecordFormat::parse(format), rotation, *store,
+    sink = *FileSink::open(*PathTemplate::parse(scratch / name), *RecordFormat::parse(format), rules, rotation, *store,
                            [this] { return now; });
   }
   void use(const std::string& file_name, const std::string& record_format = "raw") {
@@ -101,6 +101,7 @@ class FileSinkTest : public testing::Test {
   test::ScratchDirectory scratch;
   std::string name = "out.log";
   std::string format = "raw";
+  LineRules rules;
   Rotation rotation;
   WallTime now{1'800'000'000'000'000'000};
   std::optional<StateDirectory> state;

@@ -279,7 +279,7 @@ TEST_F(FileSinkTest, TwoConsumersDoNotWriteToOneFile) {
   const auto other_state = StateDirectory::open(scratch.path() / "other");
   auto other_store = CursorStore::open(*other_state, set_aside);
   const auto other =
-      FileSink::open(*PathTemplate::parse(scratch / name), *RecordFormat::parse(format), rotation, *other_store);
+      FileSink::open(*PathTemplate::parse(scratch / name), *RecordFormat::parse(format), rules, rotation, *other_store);
   ASSERT_TRUE((*other)->open_stream(meta, {}));
   const auto refused = (*other)->write(meta, {0}, as_bytes(std::string_view("theirs\n")), {});
   ASSERT_FALSE(refused);
