@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -158,7 +159,7 @@ def main() -> int:
         failed = False
     except (TortureFailure, AssertionError) as failure:
         report.note(f"FAILED: {failure}")
-        report.note(f"replay with: scripts/torture --replay {report.path}; kept: {lab.root}")
+        report.note(f"replay with: scripts/torture --replay {report.path}; kept: {_kept(lab)}")
     finally:
         if torture is not None:
             torture.close()
@@ -169,15 +170,15 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _keep(lab: Lab) -> None:
-    """Copies what is on file systems that will be unmounted."""
-    os.environ["FANTAIL_KEEP"] = "1"
-    import shutil
+def _kept(lab: Lab) -> Path:
+    return lab.root.with_name(lab.root.name + "-kept")
 
+
+def _keep(lab: Lab) -> None:
+    """A copy, because parts of it are on file systems that will be unmounted."""
     for agent in lab.agents:
         agent.end()
-    shutil.copytree(lab.root, lab.root.with_name(lab.root.name + "-kept"), symlinks=True,
-                    ignore=shutil.ignore_patterns("ballast"))
+    shutil.copytree(lab.root, _kept(lab), symlinks=True, ignore=shutil.ignore_patterns("ballast"))
 
 
 if __name__ == "__main__":

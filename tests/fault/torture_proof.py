@@ -63,6 +63,7 @@ class Proof:
         self._streams: dict[str, Stream] = {}
         self._merged_read = 0
         self._committed = 0
+        self._delivered: dict[int, int] = defaultdict(int)  # of each life, what a check has found: never lost from then on
         self._keys: dict[bytes, int] = {}
 
     def whole(self) -> None:
@@ -94,7 +95,9 @@ class Proof:
         """All that is there now must stay: after a check without complaints."""
         for stream in self._streams.values():
             if stream.life is not None and stream.life.live:
-                stream.life.required = max(stream.life.required, min(stream.mirrored, stream.life.size))
+                # A line without an end waits to be shown, and is not committed before it is.
+                number, everywhere = stream.life.number, min(stream.mirrored, stream.lines_end)
+                self._delivered[number] = max(self._delivered[number], everywhere)
 
     def lost_bytes(self) -> int:
         return sum(end - begin for s in self._streams.values() for begin, end, _ in s.losses)
@@ -278,8 +281,8 @@ class Proof:
             raise TortureFailure(f"{what} never had more than {life.size} bytes")
         if life.live:
             raise TortureFailure(f"{what} is there")
-        if begin < life.required:
-            raise TortureFailure(f"{what} had been delivered up to {life.required}")
+        if begin < self._delivered[life.number]:
+            raise TortureFailure(f"{what} had been delivered up to {self._delivered[life.number]}")
         truncated = life.ended_by == "truncated" or self._inode_used_again(life)
         true = {_TRUNCATED: truncated, _DELETED: life.ended_by != "truncated" and self._was_let_go(life)}
         if not true.get(reason, False):
@@ -304,7 +307,7 @@ class Proof:
                     of[stream.life.text.id].append(stream)
         out = []
         for life in self._world.lives:
-            due = max(life.required, self.due(life))
+            due = max(self._delivered[life.number], self.due(life))
             streams = of[life.number] or (of[life.text.id] if life.copy else [])
             if due == 0 or any(self._has(stream, life, due) for stream in streams):
                 continue

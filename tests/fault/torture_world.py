@@ -90,7 +90,6 @@ class Life:
     all_names: set[Path] = field(default_factory=set)
     marks: list[Mark] = field(default_factory=list)
     size: int = 0
-    required: int = 0  # what a check has found delivered, or has made due: never lost from then on
     ended_at: float | None = None  # no name that the producer looks at is left, or it was truncated
     ended_by: str = ""  # deleted, truncated, moved out
     untaken_since: float | None = None  # from then on no pattern takes any of its names: found only if it was known before
