@@ -27,7 +27,7 @@ namespace {
 
 enum Call : std::size_t { kOpen, kRead, kWrite, kSync, kRename, kCalls };
 
-/// Of each call how many in a million fail, and with which error. Written by the driver (torture_faults.py).
+/// Of each call how many in a million fail, and with which error. Written by fantail_faults.py.
 struct Rule {
   std::uint32_t per_million;
   std::uint32_t error;

@@ -17,6 +17,7 @@ from pathlib import Path
 _REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(_REPOSITORY / "tests" / "integration"))
 
+from fantail_faults import shim_of  # noqa: E402
 from fantail_lab import Lab  # noqa: E402
 from torture_cluster import FAKETIME, Cluster, TortureFailure, make_hosts, make_lab  # noqa: E402
 from torture_faults import Faults  # noqa: E402
@@ -41,7 +42,7 @@ class Torture:
         netlab, hosts, reason = make_hosts(lab)
         if reason:
             report.note(f"no loss and no partition: {reason}")
-        shim = bin_dir / "tests" / "fault_shim.so"
+        shim = shim_of(bin_dir)
         for needed in (shim, FAKETIME):
             if not needed.exists():
                 raise SystemExit(f"torture: {needed} is missing; run scripts/setup and scripts/build release")

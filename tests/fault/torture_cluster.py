@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fantail_faults import FailingCalls
 from fantail_lab import LOOPBACK, Agent, Consumer, Lab, Link, Place, PortPool
 from fantail_netlab import Netlab
 from torture_plan import CONSUMERS, NODES
@@ -18,7 +19,6 @@ from torture_world import World
 SYNC_SECONDS = "0.2"
 DISK_BYTES = 4 << 30  # of the file system in memory under each program; taken only as it is used
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
-_CONTROL_BYTES = 4096
 _MAY_END_WITH = {"producer": (0,), "consumer": (0, 3)}
 
 
@@ -32,9 +32,9 @@ class Program:
 
     agent: Agent
     place: Place
-    control: Path  # read by fault_shim.cc
     clock: Path  # read by libfaketime
     disk: Path  # a file system of its own, where that can be mounted
+    calls: FailingCalls | None = None
     down_for: set[int] = field(default_factory=set)  # the faults that keep it from running
     frozen_for: set[int] = field(default_factory=set)
     disturbed_for: set[int] = field(default_factory=set)  # its disk is full or fails: it may end by itself
@@ -202,8 +202,7 @@ class Cluster:
     def _enter(self, agent: Agent, place: Place, disk: Path) -> None:
         faults = self.lab.root / "faults"
         faults.mkdir(exist_ok=True)
-        self.programs[agent.name] = Program(agent, place, faults / f"{agent.name}.control",
-                                            faults / f"{agent.name}.clock", disk)
+        self.programs[agent.name] = Program(agent, place, faults / f"{agent.name}.clock", disk)
 
     def _mount(self, name: str) -> Path:
         folder = self.lab.root / name
@@ -215,14 +214,10 @@ class Cluster:
 
     def _arm(self, program: Program, shim: Path, seed: int) -> None:
         """Puts the seams for failing calls and for another time of day under a program."""
-        program.control.write_bytes(bytes(_CONTROL_BYTES))
+        program.calls = FailingCalls(program.agent, shim, program.clock.with_suffix(".control"), seed, (FAKETIME,))
         program.clock.write_text("+0")
         program.agent.set_environment(
             {
-                "LD_PRELOAD": f"{shim}:{FAKETIME}",
-                "FANTAIL_FAULT_CONTROL": str(program.control),
-                "FANTAIL_FAULT_UNDER": str(program.agent.folder),
-                "FANTAIL_FAULT_SEED": str(seed),
                 "FAKETIME_TIMESTAMP_FILE": str(program.clock),
                 "FAKETIME_CACHE_DURATION": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",

@@ -5,16 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import struct
 from collections.abc import Callable
 
 from fantail_netlab import Netlab
 from torture_cluster import Cluster, Program
 from torture_plan import Step
-
-# The order of `Call` in fault_shim.cc.
-_CALLS = ("open", "read", "write", "sync", "rename")
-_RULE = struct.Struct("=II")  # how many in a million, errno
 
 # What fails together, as it does on real disks.
 _IO_ERRORS = (
@@ -102,8 +97,8 @@ class Faults:
         which = _IO_ERRORS[step.pick % len(_IO_ERRORS)] if on else {}
         often = _PER_MILLION[step.pick // 16 % len(_PER_MILLION)]
         self._cluster.disturb(program, _id_of(step), on)
-        with program.control.open("r+b") as control:
-            control.write(b"".join(_RULE.pack(often if call in which else 0, which.get(call, 0)) for call in _CALLS))
+        assert program.calls is not None
+        program.calls.fail(which, often)
         names = ", ".join(f"{call}: {errno.errorcode[number]}" for call, number in which.items())
         return f"io-errors of {step.target}: {names}, {often / 10_000:g} %" if on else None
 

@@ -163,7 +163,7 @@ class Proof:
                 life
                 for life in self._world.lives
                 if life.number not in taken and life.node == stream.node and stream.path in life.all_names
-                and life.size >= len(data) and (not data.strip(b"\0") or life.text.piece(0, len(data)) == data)
+                and life.size >= len(data) and all(a in (0, b) for a, b in zip(data, life.text.piece(0, len(data))))
             ]
             fits.sort(key=lambda life: abs(life.size - max(len(data), stream.lost_upto())))
             if fits:
@@ -174,7 +174,7 @@ class Proof:
 
     def _text_of(self, stream: Stream) -> int | None:
         data = self._head(stream)
-        if len(data) >= KEY_BYTES and data[:KEY_BYTES].strip(b"\0"):
+        if len(data) >= KEY_BYTES and b"\0" not in data:
             return self._key(stream, data[:KEY_BYTES])
         if stream.file.exists() and stream.file.stat().st_size > 0:
             # The beginning is lost: the first whole line behind it says as much.
