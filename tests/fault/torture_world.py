@@ -93,6 +93,7 @@ class Life:
     ended_at: float | None = None  # no name that the producer looks at is left, or it was truncated
     ended_by: str = ""  # deleted, truncated, moved out
     untaken_since: float | None = None  # from then on no pattern takes any of its names: found only if it was known before
+    linked: bool = False  # it had several names
     copy: bool = False  # by copytruncate, of another life with the same text
     fd: int = -1
 
@@ -113,6 +114,9 @@ class Life:
     def unnamed(self, name: Path) -> None:
         self.names.discard(name)
         self.look_at_names()
+        # Under a name that no pattern takes it is looked for in its own folder, and not where other links to it were.
+        if self.names and self.untaken_since is not None and (self.linked or all(other.parent != name.parent for other in self.names)):
+            self.end("moved out")
 
     def look_at_names(self) -> None:
         if any(is_taken(name) for name in self.names):
@@ -280,6 +284,7 @@ class World:
             return ""
         name = self._new_name(node, pick)
         os.link(self._log_name(life), name)
+        life.linked = True
         life.named(name)
         return f"link {name} to {self._name(life)}"
 

@@ -90,7 +90,7 @@ class Source:
     def rotate(self, name: str) -> Incarnation:
         """Renames the file beside itself; the next append creates a new one. Returns the renamed file."""
         old = self.current
-        self.path.rename(self.path.with_name(name))
+        self.path.rename(self.path.parent / name)
         self._live = False
         return old
 
