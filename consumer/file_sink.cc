@@ -8,11 +8,15 @@
 #include <filesystem>
 #include <utility>
 
+#include "common/base/signals.h"
+
 namespace fantail {
 namespace {
 
-constexpr std::size_t kMaxOpen = 256;
+constexpr std::size_t kMaxOpen = 256;          // less where few descriptors are allowed
 constexpr std::size_t kMaxIdleRotations = 64;  // at one checkpoint, of files that nothing is written to
+
+std::size_t max_open() { return std::min<std::size_t>(kMaxOpen, descriptor_limit() / 8); }
 
 }  // namespace
 
@@ -85,7 +89,7 @@ FileSink::Outputs::iterator FileSink::add_output(const std::string& path) {
 
 /// Drops those that were used longest ago and have nothing in memory. Others stay until the next checkpoint is stored.
 void FileSink::make_room_for_outputs(std::size_t count) {
-  if (outputs_.size() + count <= kMaxOpen) return;
+  if (outputs_.size() + count <= max_open()) return;
   std::vector<Outputs::iterator> idle;
   for (auto each = outputs_.begin(); each != outputs_.end(); ++each) {
     const Output& o = each->second;
@@ -93,7 +97,7 @@ void FileSink::make_room_for_outputs(std::size_t count) {
     if (!busy) idle.push_back(each);
   }
   std::sort(idle.begin(), idle.end(), [](const auto& a, const auto& b) { return a->second.used < b->second.used; });
-  idle.resize(std::min(idle.size(), outputs_.size() + count - kMaxOpen));
+  idle.resize(std::min(idle.size(), outputs_.size() + count - max_open()));
   for (const auto& each : idle) drop_output(each);
 }
 

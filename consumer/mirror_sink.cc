@@ -13,14 +13,20 @@
 
 #include "common/base/digest.h"
 #include "common/base/log.h"
+#include "common/base/signals.h"
 
 namespace fantail {
 namespace {
 
+// Bounds of open mirrors, and of files at a checkpoint; for more than these one syncfs is cheaper. Less where few
+// descriptors are allowed: sockets, databases and duplicates for the sync worker need theirs.
 constexpr std::size_t kMaxOpen = 512;
-constexpr std::size_t kMaxFsync = 64;  // files at a checkpoint; more are cheaper with one syncfs
+constexpr std::size_t kMaxFsync = 64;
 constexpr std::size_t kMaxName = 255;
 constexpr std::size_t kSuffixRoom = 32;  // for "@<UTC>-<8 hex>"
+
+std::size_t max_open() { return std::min<std::size_t>(kMaxOpen, descriptor_limit() / 8); }
+std::size_t max_fsync() { return std::min<std::size_t>(kMaxFsync, descriptor_limit() / 16); }
 
 std::string incarnation_name(const CursorStore::MirrorRow& row, StreamId stream) {
   return row.path + "@" + to_compact_utc(row.first_seen) + "-" + short_hex(stream);
@@ -259,7 +265,7 @@ Result<int> MirrorSink::descriptor(StreamId id, Mirror& mirror) {
     names_changed_ = true;
   }
   if (!fd) return fail_errno(errno, directory_ + "/" + mirror.row.file);
-  if (recent_.size() >= kMaxOpen) close(mirrors_.at(recent_.back()));
+  if (recent_.size() >= max_open()) close(mirrors_.at(recent_.back()));
   mirror.fd = std::move(fd);
   mirror.is_open = true;
   recent_.push_front(id);
@@ -268,7 +274,7 @@ Result<int> MirrorSink::descriptor(StreamId id, Mirror& mirror) {
 }
 
 void MirrorSink::close(Mirror& mirror) {
-  const bool one_by_one = dirty_.size() <= kMaxFsync;  // else the checkpoint syncs all
+  const bool one_by_one = dirty_.size() <= max_fsync();  // else the checkpoint syncs all
   if (one_by_one && dirty_.contains(*mirror.recent)) closed_dirty_.push_back(std::move(mirror.fd));
   recent_.erase(mirror.recent);
   mirror.fd.reset();
@@ -417,7 +423,7 @@ void MirrorSink::spoil(StreamId id, Mirror& mirror, Condition how) {
 
 Checkpoint MirrorSink::checkpoint() {
   Checkpoint out;
-  const bool whole = names_changed_ || dirty_.size() + closed_dirty_.size() > kMaxFsync;
+  const bool whole = names_changed_ || dirty_.size() + closed_dirty_.size() > max_fsync();
   if (whole && (names_changed_ || !dirty_.empty())) out.filesystem = UniqueFd(::fcntl(root_.get(), F_DUPFD_CLOEXEC, 0));
   for (const StreamId id : dirty_) {
     const Mirror& mirror = mirrors_.at(id);

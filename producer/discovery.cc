@@ -58,7 +58,7 @@ void Discovery::watch_directory(const std::string& directory, FileId id) {
   }
   const int wd = ::inotify_add_watch(inotify_.get(), directory.c_str(), kDirectoryEvents);
   if (wd < 0) {
-    if (errno == ENOENT || errno == ENOTDIR) return;
+    if (errno == ENOENT || errno == ENOTDIR || errno == EACCES) return;  // walk() tells of the last
     ++unwatched_;
     if (watch_limit_log_.occurred(mono_now())) {
       log::warn("cannot watch a directory, it is only rescanned; raise fs.inotify.max_user_watches with sysctl",
@@ -120,8 +120,18 @@ void Discovery::forget_link(const std::string& path) {
 
 void Discovery::watch_if_link(const std::string& path) {
   struct stat status {};
-  if (::lstat(path.c_str(), &status) != 0 || !S_ISLNK(status.st_mode) || selection_of(path) == nullptr) return;
-  if (::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode)) watch_link(path, {status.st_dev, status.st_ino});
+  if (::lstat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode) || selection_of(path) == nullptr) return;
+  const bool is_link = S_ISLNK(status.st_mode);
+  if (is_link && ::stat(path.c_str(), &status) != 0) return;
+  if (!S_ISREG(status.st_mode)) return refuse(path, status.st_mode);
+  watch_link(path, {status.st_dev, status.st_ino});
+}
+
+/// A path that a pattern takes and that is no regular file. Of directories nobody expects to be read as one.
+void Discovery::refuse(const std::string& path, mode_t mode) {
+  const char* kind = S_ISFIFO(mode) ? "a FIFO" : S_ISSOCK(mode) ? "a socket" : "a device";
+  if (S_ISDIR(mode) || !named_.insert(path).second) return;
+  log::warn("only regular files are tailed, this one is left out", {{"path", path}, {"it_is", kind}});
 }
 
 void Discovery::check_links(Changes& changes) {
@@ -166,7 +176,13 @@ void Discovery::walk(const std::string& directory, int depth, Walk& state) {
   if (!state.seen.insert({status.st_dev, status.st_ino}).second) return;
   watch_directory(directory, {status.st_dev, status.st_ino});  // before reading it, so that nothing slips in between
   const std::unique_ptr<DIR, int (*)(DIR*)> handle(::opendir(directory.c_str()), ::closedir);
-  if (!handle) return;
+  if (!handle) {
+    if (errno != ENOENT && named_.insert(directory).second) {
+      log::warn("cannot read a directory, will keep trying", {{"error", error_of_errno(errno, directory)}});
+    }
+    return;
+  }
+  named_.erase(directory);
   std::vector<std::string> below;
   while (const dirent* entry = ::readdir(handle.get())) {
     const std::string_view name = entry->d_name;
@@ -174,7 +190,7 @@ void Discovery::walk(const std::string& directory, int depth, Walk& state) {
     const std::string path = join(directory, name);
     bool is_directory = entry->d_type == DT_DIR;
     bool is_file = entry->d_type == DT_REG;
-    if (entry->d_type == DT_LNK || entry->d_type == DT_UNKNOWN) {
+    if (!is_directory && !is_file) {
       if (::stat(path.c_str(), &status) != 0) continue;
       is_directory = S_ISDIR(status.st_mode);
       is_file = S_ISREG(status.st_mode);
@@ -189,6 +205,8 @@ void Discovery::walk(const std::string& directory, int depth, Walk& state) {
         if (entry->d_type == DT_LNK) watch_link(path, {status.st_dev, status.st_ino});
         state.found(path, *selection);
       }
+    } else if (selection_of(path) != nullptr) {
+      refuse(path, status.st_mode);
     }
   }
   for (const std::string& path : below) walk(path, depth + 1, state);

@@ -69,6 +69,7 @@ class Discovery {
   void watch_link(const std::string& path, FileId target);
   void forget_link(const std::string& path);
   void watch_if_link(const std::string& path);
+  void refuse(const std::string& path, mode_t mode);
   bool excluded(std::string_view path) const;
 
   std::vector<Selection> selections_;
@@ -84,6 +85,7 @@ class Discovery {
   std::map<std::string, Watched, std::less<>> links_;
   std::size_t unwatched_ = 0;
   std::pair<std::uint32_t, std::string> moving_;  ///< cookie and path of the last entry that was moved away
+  std::set<std::string> named_;                   ///< what cannot be read, or is no file, was told
   log::Repeated watch_limit_log_{std::chrono::minutes{10}};
 };
 

@@ -96,7 +96,8 @@ void Tailer::sweep(MonoTime now) {
     const bool seen = !tracked->astray && tracked->names == 1 && tracked->file.path() == tracked->record.info.path &&
                       discovery_.sees(tracked->file.path());
     if (!seen) unseen.push_back(id);
-    const bool idle = now - tracked->active >= kCloseIdleAfter && info->sent == info->head;
+    const Duration idle_for = waiting_to_open_.empty() ? kCloseIdleAfter : Duration::zero();
+    const bool idle = now - tracked->active >= idle_for && info->sent == info->head;
     if (!idle || (committed && *committed < info->head)) continue;
     if (!seen) {
       // Once closed it is looked at by walks alone, and only if its name still leads to it.
@@ -106,6 +107,8 @@ void Tailer::sweep(MonoTime now) {
     }
     tracked->file.close();
   }
+  unseen.insert(unseen.end(), waiting_to_open_.begin(), waiting_to_open_.end());
+  waiting_to_open_.clear();
   for (const StreamId id : unseen) {
     if (Tracked* tracked = find(id)) refresh(*tracked);
   }

@@ -10,11 +10,15 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <system_error>
 
 #include "common/base/digest.h"
+#include "common/base/signals.h"
 
 namespace fantail {
 namespace {
+
+constexpr unsigned long kReservedDescriptors = 16;  // for connections and databases that come later
 
 using Head = std::array<std::byte, Fingerprint::kHeadBytes>;
 
@@ -71,6 +75,9 @@ tl::unexpected<Error> TailedFile::replaced(const char* why) const {
 Status TailedFile::open() {
   if (fd_) return {};
   UniqueFd fd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  const bool none_left = fd ? static_cast<unsigned long>(fd.get()) + kReservedDescriptors >= descriptor_limit()
+                            : errno == EMFILE || errno == ENFILE;
+  if (none_left) return fail(ErrorCode::kBusy, path_ + ": " + std::generic_category().message(EMFILE));
   if (!fd) return fail_errno(errno, path_);
   struct stat status {};
   if (::fstat(fd.get(), &status) != 0) return fail_errno(errno, path_);

@@ -56,7 +56,8 @@ class TailedFile final : public StreamSource {
   };
   /// Opens if need be and tells its size. kReplaced if it is another incarnation. A file that has bytes behind the
   /// cursor is compared with its fingerprint only if `verify`: without it the read that must follow finds out.
-  /// kNotFound if the path leads nowhere or to another file, and no descriptor is open.
+  /// kNotFound if the path leads nowhere or to another file, and no descriptor is open. kBusy if no more descriptors
+  /// are allowed.
   Result<Look> look(bool verify);
 
   /// Remembers the beginning of a file of which nothing was read yet, as far as it is there.

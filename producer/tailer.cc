@@ -7,6 +7,7 @@
 #include <array>
 #include <filesystem>
 
+#include "common/base/signals.h"
 #include "producer/tracked.h"
 
 namespace fantail {
@@ -223,6 +224,14 @@ void Tailer::refresh(Tracked& tracked) {
   if (!look) {
     if (look.error().code == ErrorCode::kReplaced) return reincarnate(tracked, wire::LossReason::kTruncated);
     if (look.error().code == ErrorCode::kNotFound) return lost_sight(tracked);
+    if (look.error().code == ErrorCode::kBusy) {
+      waiting_to_open_.insert(id);
+      if (descriptors_log_.occurred(now_)) {
+        log::warn("too many open files, others wait for their turn; raise the limit (LimitNOFILE=, ulimit -n)",
+                  {{"waiting", waiting_to_open_.size()}, {"limit", descriptor_limit()}});
+      }
+      return;
+    }
     if (named_unreadable_.insert(tracked.file.path()).second) {
       log::warn("cannot read a file, will keep trying", {{"path", tracked.file.path()}, {"error", look.error()}});
     }

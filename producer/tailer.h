@@ -110,7 +110,8 @@ class Tailer final : public PublisherEvents {
   std::unordered_map<std::string, StreamId> by_path_;  ///< where it was seen last
   std::map<StreamId, MonoTime> missing_;               ///< not at its path; since when
   std::set<StreamId> deleted_;
-  std::vector<StreamRecord> fresh_;  ///< found, not yet in the registry
+  std::vector<StreamRecord> fresh_;     ///< found, not yet in the registry
+  std::set<StreamId> waiting_to_open_;  ///< no descriptor was left for them
   std::set<StreamId> dirty_;
   std::vector<std::size_t> matched_;
   Registry::Commits commits_;                   ///< not saved yet
@@ -124,6 +125,7 @@ class Tailer final : public PublisherEvents {
   TailerCounters counters_;
   std::set<std::string> named_unreadable_;
   log::Repeated save_error_log_;
+  log::Repeated descriptors_log_;
 };
 
 }  // namespace fantail

@@ -22,5 +22,7 @@ class StopSignals {
 
 /// Raises the soft limit of open descriptors to the hard one and returns it.
 unsigned long raise_descriptor_limit();
+/// The soft limit.
+unsigned long descriptor_limit();
 
 }  // namespace fantail

@@ -222,6 +222,10 @@ class Agent:
         self._must_live = False
         self._terminal: threading.Thread | None = None
 
+    def set_environment(self, variables: dict[str, str]) -> None:
+        """For the program alone, not for what brings it to its place; from the next start on."""
+        self._command[-1:] = ["env", *(f"{name}={value}" for name, value in variables.items()), self._command[-1]]
+
     def start(self, *more_flags: Argument) -> None:
         """Starts it, also after an earlier run; `more_flags` are for this run only."""
         with self._err.open("ab") as err:

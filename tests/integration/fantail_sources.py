@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 LINE_BYTES = 200
@@ -90,7 +90,7 @@ class Source:
     def rotate(self, name: str) -> Incarnation:
         """Renames the file beside itself; the next append creates a new one. Returns the renamed file."""
         old = self.current
-        self.path.rename(self.path.with_name(name))
+        self.path.rename(self.path.parent / name)
         self._live = False
         return old
 
@@ -131,14 +131,25 @@ class Source:
         self._live = True
 
 
+def _rename_beside(source: Source, number: int) -> None:
+    source.rotate(f"{source.path.name}.{number:03d}")
+
+
 class LogWriter:
     """Appends numbered lines to one source at a steady rate from a thread, and rotates it now and then.
 
     Used as a context manager; what went wrong in the thread is raised where the block ends.
     """
 
-    def __init__(self, source: Source, bytes_per_second: float, rotate_every: float | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        bytes_per_second: float,
+        rotate_every: float | None = None,
+        rotate: Callable[[Source, int], object] = _rename_beside,
+    ) -> None:
         self._source = source
+        self._rotate = rotate
         self._bytes_per_second = bytes_per_second
         self._rotate_every = rotate_every
         self._stopping = threading.Event()
@@ -186,7 +197,7 @@ class LogWriter:
                 self._written_at.append(time.monotonic())
             if self._rotate_every is not None and elapsed > (rotations + 1) * self._rotate_every:
                 rotations += 1
-                self._source.rotate(f"{self._source.path.name}.{rotations:03d}")
+                self._rotate(self._source, rotations)
 
 
 def kept_files(sources: Iterable[Source]) -> list[Path]:
