@@ -25,6 +25,41 @@ Argument split_argument(const std::string& text) {
 /// A name without / is left out wherever it stands, as people expect of '*.gz'.
 std::string exclusion(const std::string& text) { return text.find('/') == std::string::npos ? "/**/" + text : text; }
 
+/// TOPIC=MB/s; the last '=' divides, because topics may have some.
+std::optional<TopicLimit> to_limit(const std::string& text) {
+  constexpr double kLeast = 0.001;
+  constexpr double kMost = 100'000;
+  const auto equals = text.rfind('=');
+  if (equals == std::string::npos) return std::nullopt;
+  double megabytes = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data() + equals + 1, end, megabytes);
+  if (error != std::errc{} || stop != end || !(megabytes >= kLeast && megabytes <= kMost)) return std::nullopt;
+  return TopicLimit{text.substr(0, equals), static_cast<std::uint64_t>(megabytes * 1e6)};
+}
+
+/// What --from says of each file argument; nothing for one that stands before the first of several.
+std::vector<std::optional<std::string>> from_of_each(const ProducerConfig& config) {
+  if (config.from.size() <= 1) {
+    return {config.files.size(), config.from.empty() ? "beginning" : config.from.front()};
+  }
+  std::vector<std::optional<std::string>> out;
+  std::optional<std::string> here;
+  for (const OptionSet::Given& given : config.in_order) {
+    if (given.name == "from") here = given.value;
+    if (given.name == "file") out.push_back(here);
+  }
+  out.resize(config.files.size());
+  return out;
+}
+
+/// Which of the two stands last.
+std::string last_of_files_and_from(const std::vector<OptionSet::Given>& given) {
+  const auto last =
+      std::find_if(given.rbegin(), given.rend(), [](const auto& g) { return g.name == "from" || g.name == "file"; });
+  return last == given.rend() ? std::string() : last->name;
+}
+
 std::optional<CompressionConfig> to_compression(const std::string& text) {
   using Mode = CompressionConfig::Mode;
   if (text == "auto") return CompressionConfig{Mode::kAuto, 1};
@@ -47,7 +82,13 @@ void ProducerConfig::describe(OptionSet& options) {
                          "' unless given; a directory means everything below it");
   options.group("Files");
   options.list("exclude", exclude, "GLOB", "leave these files and directories out; without / at any depth");
-  options.choice("from", from, {"beginning", "end"}, "where to begin in files that exist at the very first start");
+  options.in_order(in_order);
+  options.list("from", from, "beginning|end",
+               "where to begin in files that exist at the very first start (default beginning); one is for all "
+               "files, of several each is for the patterns behind it");
+  options.seconds("ignore-older", ignore_older,
+                  "leave new files alone that were not modified for so long, until they are written to; 0: none");
+  options.choice("order", order, {"oldest", "newest", "name"}, "with which files of a backlog to begin");
   options.seconds("rescan", rescan, "walk all directories this often, in case a change was missed", 100ms);
   options.flag("poll", poll, "do not rely on inotify: walk every --rescan seconds, at most 1");
   options.flag("once", once, "exit when every byte of every matching file is committed by a durable consumer");
@@ -62,6 +103,8 @@ void ProducerConfig::describe(OptionSet& options) {
   options.text("advertise", advertise, "ADDR",
                "epgm: control address told to consumers, where it differs from the bound one");
   options.number("rate", rate_mbit, 0, 10'000, "MBIT", "pace broadcasts; 0: 200 on epgm, unlimited on tcp");
+  options.list("limit", limit, "TOPIC=MB/s", "pace broadcasts of this topic and all under it");
+  options.flag("fair", fair, "topics share the broadcast by bytes; without it files take turns");
   options.text("compression", compression, "auto|none|zstd[:LEVEL]", "auto: only while the wire is the bottleneck");
   options.bytes("chunk", chunk_bytes, 512, "largest piece of a file in one message");
   options.milliseconds("patience", patience, "how long a consumer with a full queue may hold up the others");
@@ -87,6 +130,28 @@ std::vector<std::string> ProducerConfig::problems() const {
     need(Glob::parse(argument.pattern));
   }
   for (const auto& text : exclude) need(Glob::parse(exclusion(text)));
+  for (const auto& text : from) {
+    if (text != "beginning" && text != "end")
+      out.push_back("--from '" + printable(text) + "': must be beginning or end");
+  }
+  const auto from_of = from_of_each(*this);
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    if (from_of[i]) continue;
+    out.push_back("'" + printable(files[i]) + "': stands before the first of several --from; put one before it");
+  }
+  if (from.size() > 1 && last_of_files_and_from(in_order) == "from") {
+    out.push_back("--from '" + printable(from.back()) + "': no file stands behind it; put it before its files");
+  }
+  for (const auto& text : limit) {
+    const auto parsed = to_limit(text);
+    if (!parsed) {
+      out.push_back("--limit '" + printable(text) +
+                    "': must be TOPIC=MB/s, megabytes (10^6) from 0.001 to 100000 with or without decimals, e.g. "
+                    "debug=0.5");
+    } else if (const auto problem = wire::topic_problem(parsed->topic)) {
+      out.push_back("--limit '" + printable(text) + "': " + *problem);
+    }
+  }
   if (!to_compression(compression)) {
     out.push_back("--compression '" + compression +
                   "': must be auto, none, zstd or zstd:LEVEL with a level from 1 to 19");
@@ -147,11 +212,17 @@ std::vector<std::string> ProducerConfig::problems() const {
 
 std::vector<Selection> ProducerConfig::selections() const {
   std::vector<Selection> out;
-  for (const auto& text : files) {
-    Argument argument = split_argument(text);
-    out.push_back({std::move(*Glob::parse(argument.pattern)), argument.topic});
+  const auto from_of = from_of_each(*this);
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    Argument argument = split_argument(files[i]);
+    out.push_back({std::move(*Glob::parse(argument.pattern)), argument.topic, from_of[i] == "end"});
   }
   return out;
+}
+
+StartOrder ProducerConfig::start_order() const {
+  if (order == "name") return StartOrder::kName;
+  return order == "newest" ? StartOrder::kNewest : StartOrder::kOldest;
 }
 
 std::vector<Glob> ProducerConfig::excludes() const {
@@ -174,6 +245,8 @@ BroadcastConfig ProducerConfig::broadcast() const {
   BroadcastConfig out;
   out.chunk_bytes = static_cast<std::uint32_t>(chunk_bytes);
   out.rate_bytes_per_s = mbit * 1'000'000 / 8;
+  for (const auto& text : limit) out.limits.push_back(*to_limit(text));
+  out.fair = fair;
   out.adapt_to_loss = epgm();
   out.patience = patience;
   out.compression = to_compression(compression).value_or(CompressionConfig{});
@@ -185,7 +258,8 @@ Result<EpgmConfig> ProducerConfig::epgm_config() const { return multicast.to_sen
 TailerConfig ProducerConfig::tailer() const {
   TailerConfig out;
   out.rescan = poll ? std::min<Duration>(rescan, 1s) : rescan;
-  out.from_end = from == "end";
+  out.ignore_older = ignore_older;
+  out.order = start_order();
   out.hold_time = hold_time;
   out.hold_bytes = hold_bytes;
   return out;

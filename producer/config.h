@@ -11,6 +11,7 @@
 #include "common/transport/epgm.h"
 #include "common/transport/multicast_options.h"
 #include "producer/discovery.h"
+#include "producer/start_order.h"
 #include "producer/tailer.h"
 
 namespace fantail {
@@ -19,7 +20,10 @@ namespace fantail {
 struct ProducerConfig {
   std::vector<std::string> files;  ///< [TOPIC=]GLOB
   std::vector<std::string> exclude;
-  std::string from = "beginning";
+  std::vector<std::string> from;           ///< beginning|end
+  std::vector<OptionSet::Given> in_order;  ///< which `from` stands before which of `files`
+  Duration ignore_older = 0s;              ///< 0: no file is too old
+  std::string order = "oldest";
   Duration rescan = 60s;
   bool poll = false;
   bool once = false;
@@ -33,7 +37,9 @@ struct ProducerConfig {
   std::string node;       ///< empty: the host name
   std::string state_dir;  ///< empty: the default of the system
 
-  std::uint64_t rate_mbit = 0;  ///< 0: 200 on epgm, unlimited on tcp
+  std::uint64_t rate_mbit = 0;     ///< 0: 200 on epgm, unlimited on tcp
+  std::vector<std::string> limit;  ///< TOPIC=MB/s
+  bool fair = false;
   std::string compression = "auto";
   std::uint64_t chunk_bytes = 256 * 1024;
   Duration patience = 200ms;
@@ -49,6 +55,7 @@ struct ProducerConfig {
 
   // The parts in the form in which they are used. Only after problems() was empty.
   std::vector<Selection> selections() const;
+  StartOrder start_order() const;
   std::vector<Glob> excludes() const;
   std::vector<Endpoint> data_endpoints() const;
   BroadcastConfig broadcast() const;

@@ -50,6 +50,10 @@ const Selection* Discovery::selection_of(std::string_view path) const {
   return nullptr;
 }
 
+bool Discovery::from_end_anywhere() const {
+  return std::any_of(selections_.begin(), selections_.end(), [](const Selection& s) { return s.from_end; });
+}
+
 void Discovery::watch_directory(const std::string& directory, FileId id) {
   if (!inotify_) return;
   if (const auto known = directories_.find(directory); known != directories_.end()) {

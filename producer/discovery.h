@@ -22,6 +22,7 @@ namespace fantail {
 struct Selection {
   Glob glob;
   std::string topic;
+  bool from_end = false;  ///< files that exist at the very first start begin at their end
 };
 
 /// Finds files: by walking the directories that patterns may match in, and by inotify on those directories. It tells
@@ -33,6 +34,8 @@ class Discovery {
 
   /// The selection that takes this path, or null.
   const Selection* selection_of(std::string_view path) const;
+  /// Whether any selection is `from_end`.
+  bool from_end_anywhere() const;
 
   /// Walks everything and calls `found` for each matching regular file, or link to one. Watches directories on the way.
   /// Returns for each selection how many files matched.

@@ -8,7 +8,8 @@ namespace fantail {
 namespace {
 
 constexpr Duration kSweepInterval = 1s;
-constexpr Duration kDeletedQuiet = 5s;  // where it cannot be known whether somebody has it open for writing
+constexpr Duration kDeletedQuiet = 5s;     // where it cannot be known whether somebody has it open for writing
+constexpr Duration kWakeUpInterval = 30s;  // for files that a fetch has opened
 constexpr Duration kCloseIdleAfter = 10s;
 constexpr Duration kCloseUnseenAfter = 5min;  // of a file whose changes no event tells
 constexpr Duration kForgetUnwantedAfter = 10s;
@@ -78,11 +79,22 @@ void Tailer::sweep(MonoTime now) {
     }
   }
 
+  if (now >= next_wake_up_) {
+    next_wake_up_ = now + kWakeUpInterval;
+    for (const auto& [id, tracked] : tracked_) {
+      if (tracked->sealed_since || tracked->file.is_open()) awake_.insert(id);
+    }
+  }
   std::vector<StreamId> finished;
+  std::vector<StreamId> asleep;
   std::vector<StreamId> unseen;  ///< changes of them are told by nobody
-  for (auto& [id, tracked] : tracked_) {
-    const wire::StreamInfo* info = publisher_->info(id);
-    if (info == nullptr) continue;
+  for (const StreamId id : awake_) {
+    Tracked* tracked = find(id);
+    const wire::StreamInfo* info = tracked == nullptr ? nullptr : publisher_->info(id);
+    if (info == nullptr || (!tracked->sealed_since && !tracked->file.is_open())) {
+      asleep.push_back(id);
+      continue;
+    }
     const auto committed = ledger_.held_for(*info);
     if (tracked->sealed_since) {
       const bool done = committed ? *committed >= info->head
@@ -90,7 +102,7 @@ void Tailer::sweep(MonoTime now) {
       if (done) finished.push_back(id);
       continue;
     }
-    if (!tracked->file.is_open() || tracked->deleted_since) continue;
+    if (tracked->deleted_since) continue;
     // Events come under the name that the writer opened: of a file that has, or had, another one they may be somewhere
     // else.
     const bool seen = !tracked->astray && tracked->names == 1 && tracked->file.path() == tracked->record.info.path &&
@@ -106,9 +118,11 @@ void Tailer::sweep(MonoTime now) {
       if (!findable || now - tracked->active < kCloseUnseenAfter) continue;
     }
     tracked->file.close();
+    asleep.push_back(id);
   }
   unseen.insert(unseen.end(), waiting_to_open_.begin(), waiting_to_open_.end());
   waiting_to_open_.clear();
+  for (const StreamId id : asleep) awake_.erase(id);
   for (const StreamId id : unseen) {
     if (Tracked* tracked = find(id)) refresh(*tracked);
   }
@@ -125,6 +139,7 @@ void Tailer::sweep(MonoTime now) {
       by_key_.erase(known);
     deleted_.erase(id);
     dirty_.erase(id);
+    awake_.erase(id);
     std::erase_if(commits_, [&](const auto& entry) { return entry.first.second == id; });
     publisher_->remove(id);
     tracked_.erase(id);

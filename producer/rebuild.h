@@ -30,7 +30,7 @@ struct Rebuilt {
 /// everything that any consumer tells of its beginning and its length, by the rule of TailedFile; it is read on from
 /// where the consumer stands that is furthest behind. So what a consumer says can neither mix two files nor leave bytes
 /// out; the worst that a wrong word does is that a file is sent again as a new stream.
-/// `from_end`: streams need not begin at 0, see TailerConfig.
+/// `from_end`: streams need not begin at 0, see Selection.
 Rebuilt rebuild(const Recollection& told, const FilesThere& files, bool from_end);
 
 }  // namespace fantail

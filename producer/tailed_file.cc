@@ -19,10 +19,13 @@ namespace fantail {
 namespace {
 
 constexpr unsigned long kReservedDescriptors = 16;  // for connections and databases that come later
+constexpr Duration kSettledAfter = 2s;
 
 using Head = std::array<std::byte, Fingerprint::kHeadBytes>;
 
 FileKey key_from(const struct stat& status) { return {status.st_dev, status.st_ino}; }
+
+WallTime time_from(const timespec& time) { return {std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec}; }
 
 Result<std::size_t> pread_fully(int fd, std::span<std::byte> buffer, std::uint64_t offset) {
   std::size_t done = 0;
@@ -38,11 +41,18 @@ Result<std::size_t> pread_fully(int fd, std::span<std::byte> buffer, std::uint64
 
 }  // namespace
 
-Result<FileKey> key_of(const std::string& path) {
+Result<FileStatus> status_of(const std::string& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) return fail_errno(errno, path);
   if (!S_ISREG(status.st_mode)) return fail(ErrorCode::kInvalid, path + ": not a regular file");
-  return key_from(status);
+  return FileStatus{key_from(status), static_cast<std::uint64_t>(status.st_size), time_from(status.st_mtim),
+                    time_from(status.st_ctim)};
+}
+
+Result<FileKey> key_of(const std::string& path) {
+  const auto status = status_of(path);
+  if (!status) return tl::unexpected(status.error());
+  return status->key;
 }
 
 std::map<FileKey, std::string> find_in_directory(const std::filesystem::path& directory,
@@ -220,7 +230,16 @@ Result<TailedFile::Look> TailedFile::look(bool verify) {
     if (auto ok = verify_tail(); !ok) return tl::unexpected(ok.error());
     if (auto ok = verify_head(); !ok) return tl::unexpected(ok.error());
   }
+  // A change within the same tick of the clock would not show in the time.
+  const WallTime changed = time_from(status.st_ctim);
+  const bool settled = size == fingerprint_.cursor.raw && wall_now().ns - changed.ns > kSettledAfter.count();
+  settled_ = settled ? changed : WallTime{};
   return Look{size, status.st_nlink};
+}
+
+bool TailedFile::unchanged_since_look(const FileStatus& status) const {
+  return !fd_ && settled_.ns != 0 && status.key == key_ && status.size == fingerprint_.cursor.raw &&
+         status.changed == settled_;
 }
 
 }  // namespace fantail

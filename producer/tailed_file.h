@@ -23,6 +23,13 @@ struct FileKey {
   auto operator<=>(const FileKey&) const = default;
 };
 
+struct FileStatus {
+  FileKey key;
+  std::uint64_t size = 0;
+  WallTime modified;
+  WallTime changed;  ///< also by what keeps the modification time: names, owners, a time that was set
+};
+
 /// What a file must still contain to be the one that was read before. Covers only bytes that were there, so that a file
 /// that only grows always matches.
 struct Fingerprint {
@@ -60,6 +67,9 @@ class TailedFile final : public StreamSource {
   /// are allowed.
   Result<Look> look(bool verify);
 
+  /// Whether it is closed, read to the end, and as it was when look() found it so: then another look tells nothing.
+  bool unchanged_since_look(const FileStatus& status) const;
+
   /// Remembers the beginning of a file of which nothing was read yet, as far as it is there.
   Status learn_head();
 
@@ -94,11 +104,13 @@ class TailedFile final : public StreamSource {
   FileKey key_;
   Fingerprint fingerprint_;
   UniqueFd fd_;
+  WallTime settled_;  ///< when it was changed, of a file that is read to the end; 0: not known, or a moment ago
   std::array<std::byte, Fingerprint::kTailBytes> tail_{};  ///< the bytes behind tail_digest, once they are known
   std::size_t tail_known_ = 0;
 };
 
-/// The key of what `path` leads to (links followed), if that is a regular file.
+/// Of what `path` leads to (links followed), if that is a regular file.
+Result<FileStatus> status_of(const std::string& path);
 Result<FileKey> key_of(const std::string& path);
 /// The entries of `directory` that are these files, whatever their names; of several names of one file the first.
 std::map<FileKey, std::string> find_in_directory(const std::filesystem::path& directory, const std::set<FileKey>& keys);

@@ -1,6 +1,5 @@
 #include "producer/tailer.h"
 
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,12 +15,7 @@ namespace {
 constexpr Duration kSaveInterval = 1s;
 constexpr Duration kWalkSpacing = 200ms;  // however many directories come and go
 constexpr Duration kMissingGrace = 1s;    // a rename shows as two events, possibly of two directories
-
-std::int64_t modification_time(const std::string& path) {
-  struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) return 0;
-  return std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
-}
+constexpr std::size_t kFreshAtATime = 4096;
 
 }  // namespace
 
@@ -78,8 +72,12 @@ Status Tailer::begin() {
   }
   // An inode has one file at a time. The older stream had ended, and the end of the program came before that was saved.
   for (const StreamId id : replaced) give_up(*find(id), wire::LossReason::kTruncated);
+  starting_ = true;
   scan(now_);
-  first_start_ = false;
+  starting_ = first_start_ = false;
+  if (ignored_ > 0) {
+    log::info("old files are left alone until they are written to", {{"files", ignored_}});
+  }
   // What the walk did not meet under its old name may have been renamed to one that no pattern takes.
   for (const auto& [key, id] : std::map(by_key_)) {
     Tracked* tracked = find(id);
@@ -101,6 +99,7 @@ Tailer::Tracked& Tailer::track(StreamRecord record) {
   Tracked& ref = *tracked;
   ref.active = now_;
   tracked_[ref.record.info.stream] = std::move(tracked);
+  if (ref.record.info.sealed) awake_.insert(ref.record.info.stream);
   publisher_->add(ref.record.info, ref.record.gone ? nullptr : &ref.file,
                   ref.record.gone.value_or(wire::LossReason::kUnknown));
   return ref;
@@ -149,7 +148,16 @@ void Tailer::scan(MonoTime now) {
   last_scan_ = now;
   next_scan_ = now + config_.rescan;
   ++counters_.walks;
-  matched_ = discovery_.scan([this](const std::string& path, const Selection&) { look_at(path); });
+  ignored_ = 0;
+  if (starting_) {
+    std::vector<std::string> found;
+    matched_ = discovery_.scan([&](const std::string& path, const Selection&) { found.push_back(path); });
+    arrange(found, config_.order);
+    for (const std::string& path : found) look_at(path);
+  } else {
+    matched_ = discovery_.scan([this](const std::string& path, const Selection&) { look_at(path); });
+    arrange(fresh_, config_.order);
+  }
   // Files whose names the walk did not come by: names that no pattern takes, and those that are gone without an event.
   std::vector<StreamId> not_met;
   for (const auto& [path, id] : by_path_) {
@@ -163,18 +171,14 @@ void Tailer::scan(MonoTime now) {
     look_for(*tracked);
     if (!missing_.contains(id)) refresh(*tracked);
   }
-  if (!tracked_.empty()) return;
-  // Oldest first, so that a consumer sees a backlog in the order in which it came about.
-  std::sort(fresh_.begin(), fresh_.end(), [](const StreamRecord& a, const StreamRecord& b) {
-    return modification_time(a.current_path) < modification_time(b.current_path);
-  });
 }
 
 // ---- which file is which stream
 
 /// `origin`: the name it had a moment ago, if it was renamed. It may be gone from there before anybody looked.
 void Tailer::look_at(const std::string& path, const std::string& origin) {
-  const auto key = key_of(path);
+  const auto file = status_of(path);
+  const FileKey* key = file ? &file->key : nullptr;
   Tracked* here_before = at_path(path);
   if (here_before != nullptr && (!key || here_before->record.key != *key)) lost_sight(*here_before);
   if (!key) return;
@@ -187,15 +191,23 @@ void Tailer::look_at(const std::string& path, const std::string& origin) {
         if (!old || *old != *key) rename(*tracked, path);
       }
       missing_.erase(known->second);
+      if (tracked->file.unchanged_since_look(*file)) return;
       return refresh(*tracked);
     }
   }
-  const bool waiting = std::any_of(fresh_.begin(), fresh_.end(), [&](const StreamRecord& r) { return r.key == *key; });
-  if (waiting) return;
+  if (fresh_keys_.contains(*key)) return;
   const Selection* selection = discovery_.selection_of(path);
   const bool by_origin = selection == nullptr && !origin.empty();
   if (by_origin) selection = discovery_.selection_of(origin);
-  if (selection != nullptr) mint(path, by_origin ? origin : path, *key, *selection);
+  if (selection == nullptr) return;
+  if (too_old(*file, *selection)) {
+    ++ignored_;
+    return;
+  }
+  mint(path, by_origin ? origin : path, *key, *selection);
+  // In one piece only where a start that is cut short would not be the first again, and files begin at 0 that must not.
+  const bool divisible = !first_start_ || !discovery_.from_end_anywhere();
+  if (fresh_.size() >= kFreshAtATime && starting_ && divisible) announce_fresh();
 }
 
 void Tailer::rename(Tracked& tracked, const std::string& path) {
@@ -218,6 +230,7 @@ void Tailer::refresh(Tracked& tracked) {
   const StreamId id = tracked.record.info.stream;
   const wire::StreamInfo* info = publisher_->info(id);
   if (info == nullptr) return;
+  awake_.insert(id);
   // New bytes are read at once, unless others wait before them: then the look itself has to tell whose bytes they are.
   const bool verify = info->sent < info->head;
   const auto look = tracked.file.look(verify);
@@ -258,6 +271,12 @@ void Tailer::refresh(Tracked& tracked) {
   }
 }
 
+/// A file that begins at its end needs no such rule: nothing old of it is sent anyway.
+bool Tailer::too_old(const FileStatus& file, const Selection& selection) const {
+  if (config_.ignore_older == Duration::zero() || (first_start_ && selection.from_end)) return false;
+  return wall_now().ns - file.modified.ns > config_.ignore_older.count();
+}
+
 /// `name`: the path that consumers are told.
 void Tailer::mint(const std::string& path, const std::string& name, FileKey key, const Selection& selection) {
   StreamRecord record;
@@ -271,13 +290,14 @@ void Tailer::mint(const std::string& path, const std::string& name, FileKey key,
   // Its beginning is recorded with it, so that what is there after a kill is not taken for it by its inode alone. What
   // cannot be read yet is told when it is looked at.
   TailedFile file(path, key, {});
-  if (first_start_ && config_.from_end) {
+  if (first_start_ && selection.from_end) {
     if (const auto at = file.skip_to_end()) record.info.base = record.info.sent = record.info.head = *at;
   } else {
     (void)file.learn_head();
   }
   record.fingerprint = file.fingerprint();
   record.info.file = identity_of(key, record.fingerprint);
+  fresh_keys_.insert(key);
   fresh_.push_back(std::move(record));
 }
 
@@ -290,6 +310,7 @@ void Tailer::announce_fresh() {
     }
     return;
   }
+  fresh_keys_.clear();
   std::vector<StreamId> announced;
   for (StreamRecord& record : std::exchange(fresh_, {})) {
     Tracked& tracked = track(std::move(record));
@@ -380,6 +401,7 @@ void Tailer::give_up(Tracked& tracked, wire::LossReason reason) {
   tracked.record.info.head = end;
   tracked.record.gone = reason;
   tracked.sealed_since = now_;
+  awake_.insert(id);
   counters_.given_up_bytes += uncommitted_bytes(tracked);
   ++counters_.streams_sealed;
   unlink_path(tracked);

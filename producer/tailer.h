@@ -7,6 +7,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "common/base/clock.h"
@@ -15,13 +16,15 @@
 #include "producer/discovery.h"
 #include "producer/recollection.h"
 #include "producer/registry.h"
+#include "producer/start_order.h"
 #include "producer/tailed_file.h"
 
 namespace fantail {
 
 struct TailerConfig {
-  Duration rescan = 60s;         ///< full walk, in case events were missed; also the period when polling
-  bool from_end = false;         ///< files that exist at the very first start begin at their end
+  Duration rescan = 60s;    ///< full walk, in case events were missed; also the period when polling
+  Duration ignore_older{};  ///< files not modified for so long are not begun until they are; 0: all are
+  StartOrder order = StartOrder::kOldest;
   Duration hold_time = 24h;      ///< a deleted file is kept readable this long for consumers that miss it
   std::uint64_t hold_bytes = 0;  ///< uncommitted bytes of deleted files kept, in all; 0: no limit
 };
@@ -83,6 +86,7 @@ class Tailer final : public PublisherEvents {
   void scan(MonoTime now);
   void look_at(const std::string& path, const std::string& origin = {});
   void refresh(Tracked& tracked);
+  bool too_old(const FileStatus& file, const Selection& selection) const;
   void mint(const std::string& path, const std::string& name, FileKey key, const Selection& selection);
   void announce_fresh();
   void look_for(Tracked& tracked);
@@ -110,17 +114,22 @@ class Tailer final : public PublisherEvents {
   std::unordered_map<std::string, StreamId> by_path_;  ///< where it was seen last
   std::map<StreamId, MonoTime> missing_;               ///< not at its path; since when
   std::set<StreamId> deleted_;
-  std::vector<StreamRecord> fresh_;     ///< found, not yet in the registry
   std::set<StreamId> waiting_to_open_;  ///< no descriptor was left for them
+  std::unordered_set<StreamId> awake_;  ///< what sweep() looks after: files that may be open, and sealed streams
+  std::vector<StreamRecord> fresh_;     ///< found, not yet in the registry
+  std::set<FileKey> fresh_keys_;        ///< of those
+  std::size_t ignored_ = 0;             ///< files that were too old at the last walk
   std::set<StreamId> dirty_;
   std::vector<std::size_t> matched_;
   Registry::Commits commits_;                   ///< not saved yet
   std::unique_ptr<Recollection> recollection_;  ///< while the registry is being rebuilt: nothing else is done then
-  bool first_start_ = false;                    ///< only while it takes up its work
+  bool starting_ = false;                       ///< only while it takes up its work
+  bool first_start_ = false;                    ///< the same, for the very first time
   MonoTime now_{};
   MonoTime next_scan_{};
   MonoTime last_scan_{};
   MonoTime next_sweep_{};
+  MonoTime next_wake_up_{};
   MonoTime next_save_{};
   TailerCounters counters_;
   std::set<std::string> named_unreadable_;

@@ -265,8 +265,19 @@ std::string OptionSet::config_text() const {
   const auto lines = [&](const std::string& name, const Texts& values) {
     for (const auto& v : values) out += name + " = " + v + "\n";
   };
-  for (const Option& o : options_) lines(o.name, o.get());
-  if (positional_ != nullptr) lines("file", *positional_);
+  const bool ordered = in_order_ != nullptr && !in_order_->empty();
+  for (const Option& o : options_) {
+    if (!ordered || !o.many) lines(o.name, o.get());
+  }
+  if (!ordered) {
+    if (positional_ != nullptr) lines("file", *positional_);
+    return out;
+  }
+  for (const Given& given : *in_order_) {
+    const bool many =
+        std::any_of(options_.begin(), options_.end(), [&](const Option& o) { return o.many && o.name == given.name; });
+    if (many || given.name == "file") lines(given.name, {given.value});
+  }
   return out;
 }
 
@@ -306,6 +317,7 @@ OptionSet::Outcome OptionSet::parse(int argc, const char* const* argv,
         problems.push_back("unknown option '" + o.original_tokens.front() + "': --help lists those that exist");
       } else if (o.position_key >= 0) {
         files.insert(files.end(), o.value.begin(), o.value.end());
+        for (const auto& file : o.value) given_by_flags.push_back({"file", file});
       } else {
         auto& target = values[o.string_key];
         target.insert(target.end(), o.value.begin(), o.value.end());
@@ -362,6 +374,7 @@ OptionSet::Outcome OptionSet::parse(int argc, const char* const* argv,
         }
       }
     }
+    if (!files.empty()) std::erase_if(given_by_file, [](const Given& given) { return given.name == "file"; });
     if (files.empty() && from_file.contains("file")) files = from_file["file"];
     for (auto& [name, list] : from_file) values.try_emplace(name, list);
   }

@@ -32,7 +32,7 @@ class OptionSet {
             bool repeatable = true);
   void flag(std::string name, bool& target, std::string help);
   /// Everything that is given, each with its value, in the order in which they stand: for options that speak of
-  /// the one before them. Those of a config file come first.
+  /// the one before them, or of what comes behind them. Those of a config file come first; a positional is a `file`.
   struct Given {
     std::string name;
     std::string value;

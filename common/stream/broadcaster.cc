@@ -7,7 +7,6 @@
 namespace fantail {
 namespace {
 
-constexpr std::size_t kBytesPerStreamAndTurn = 1024 * 1024;
 constexpr std::size_t kBytesPerTurn = 4 * 1024 * 1024;
 constexpr Duration kBlockedRetry = 1ms;
 constexpr Duration kReadRetry = 1s;
@@ -30,12 +29,13 @@ Broadcaster::Broadcaster(BroadcastConfig config, PublishedStreams& streams, Broa
       compressor_(config.compression.level),
       bucket_(config.rate_bytes_per_s, burst_for(config)),
       patience_(config.patience),
-      sizer_(config.chunk_bytes, config.adapt_to_loss) {}
+      sizer_(config.chunk_bytes, config.adapt_to_loss),
+      order_(config.limits, config.fair) {}
 
 void Broadcaster::enqueue(PublishedStream& stream) {
   if (stream.queued || stream.parked || stream.info.sent >= stream.info.head) return;
   stream.queued = true;
-  order_.push_back(stream.info.stream);
+  order_.push(stream.info.stream, stream.info.topic);
 }
 
 void Broadcaster::unpark() {
@@ -48,8 +48,9 @@ void Broadcaster::unpark() {
 }
 
 void Broadcaster::forget(StreamId stream) {
-  std::erase(order_, stream);
-  std::erase(parked_, stream);
+  const PublishedStream* known = streams_.find(stream);
+  if (known == nullptr || known->queued) order_.remove(stream);
+  if (known == nullptr || known->parked) std::erase(parked_, stream);
   std::erase(unreadable_, stream);
   if (prepared_ && prepared_->stream == stream) prepared_.reset();
 }
@@ -76,21 +77,19 @@ std::size_t Broadcaster::turn(MonoTime now) {
       if (PublishedStream* stream = streams_.find(id)) enqueue(*stream);
     }
   }
-  while (budget > 0 && !order_.empty()) {
-    PublishedStream* stream = streams_.find(order_.front());
-    if (stream == nullptr) {
-      order_.pop_front();
-      continue;
-    }
+  while (budget > 0) {
+    const auto next = order_.take(now);
+    if (!next) break;
+    const StreamId id = next->stream;
+    PublishedStream* stream = streams_.find(id);
+    if (stream == nullptr) continue;
     if (!callbacks_.wanted(*stream)) {
-      order_.pop_front();
       stream->queued = false;
       stream->parked = true;
       parked_.push_back(stream->info.stream);
       continue;
     }
-    const StreamId id = stream->info.stream;
-    std::size_t share = std::min(budget, kBytesPerStreamAndTurn);
+    std::size_t share = next->share;
     Step outcome = Step::kSent;
     while (share > 0 && outcome == Step::kSent && stream != nullptr && stream->info.sent < stream->info.head) {
       const FileOffset before = stream->info.sent;
@@ -103,16 +102,12 @@ std::size_t Broadcaster::turn(MonoTime now) {
         budget -= std::min(budget, done);
       }
     }
+    if (stream == nullptr) continue;
     if (outcome == Step::kWait) {
       // What waits is prepared_; whoever is next gets the wire after it.
-      if (!order_.empty() && order_.front() == id) {
-        order_.pop_front();
-        order_.push_back(id);
-      }
+      order_.put_back(id, stream->info.topic);
       return chunks;
     }
-    if (!order_.empty() && order_.front() == id) order_.pop_front();
-    if (stream == nullptr) continue;
     stream->queued = false;
     if (outcome == Step::kSent) enqueue(*stream);
   }
@@ -229,10 +224,11 @@ Broadcaster::Step Broadcaster::flush(MonoTime now) {
   if (waiting_since_) policy_.waited(now - *waiting_since_);
   waiting_since_.reset();
   patience_.sent(now);
-  bucket_.sent(prepared_->wire_bytes);
+  const std::size_t wire_bytes = prepared_->wire_bytes;
+  bucket_.sent(wire_bytes);
   policy_.sent(prepared_->chunk.raw_length);
   sizer_.sent(now);
-  const auto wire = static_cast<double>(prepared_->wire_bytes);
+  const auto wire = static_cast<double>(wire_bytes);
   ratio_ = 0.9 * ratio_ + 0.1 * static_cast<double>(prepared_->chunk.raw_length) / wire;
   ++counters_.chunks_sent;
   counters_.raw_bytes_sent += prepared_->chunk.raw_length;
@@ -241,6 +237,7 @@ Broadcaster::Step Broadcaster::flush(MonoTime now) {
   const FileOffset sent = prepared_->chunk.end();
   prepared_.reset();
   if (stream != nullptr) {
+    order_.sent(stream->info.topic, wire_bytes);
     stream->info.sent = std::max(stream->info.sent, sent);
     callbacks_.sent(*stream);
     if (!stream->queued) enqueue(*stream);
@@ -250,9 +247,10 @@ Broadcaster::Step Broadcaster::flush(MonoTime now) {
 
 std::optional<MonoTime> Broadcaster::due(MonoTime now) {
   if (prepared_) return std::max(bucket_.ready_at(now), now + (patience_.blocked() ? kBlockedRetry : Duration::zero()));
-  if (!order_.empty()) return now;
-  if (!unreadable_.empty()) return std::max(now, retry_reads_at_);
-  return std::nullopt;
+  std::optional<MonoTime> at;
+  if (!order_.empty()) at = order_.due(now);
+  if (!unreadable_.empty()) at = std::min(at.value_or(MonoTime::max()), std::max(now, retry_reads_at_));
+  return at;
 }
 
 }  // namespace fantail

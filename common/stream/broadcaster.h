@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <optional>
 #include <vector>
@@ -9,6 +8,7 @@
 #include "common/base/log.h"
 #include "common/stream/pacing.h"
 #include "common/stream/published_streams.h"
+#include "common/stream/turn_order.h"
 #include "common/transport/broadcast.h"
 #include "common/wire/codec.h"
 #include "common/wire/compression.h"
@@ -25,6 +25,8 @@ struct BroadcastConfig {
   std::uint32_t chunk_bytes = 256 * 1024;  ///< raw, at most; a live chunk is whatever is there
   bool adapt_to_loss = false;              ///< smaller messages while receivers report losses
   std::uint64_t rate_bytes_per_s = 0;      ///< pacing; 0: as fast as receivers take it
+  std::vector<TopicLimit> limits;          ///< pacing of some topics; of several that a stream is under all hold
+  bool fair = false;                       ///< topics share the broadcast by bytes; else streams take turns
   Duration patience = 200ms;               ///< how long one full receiver may hold up the others
   CompressionConfig compression;
 };
@@ -102,7 +104,7 @@ class Broadcaster {
   MessageSizer sizer_;
   double ratio_ = 1;  ///< raw to wire bytes of recent chunks
   BroadcastCounters counters_;
-  std::deque<StreamId> order_;
+  TurnOrder order_;
   std::vector<StreamId> parked_;
   std::vector<StreamId> unreadable_;  ///< for now; tried again at retry_reads_at_
   std::optional<Prepared> prepared_;  ///< read, encoded, not yet accepted

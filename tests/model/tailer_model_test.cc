@@ -85,7 +85,7 @@ class TailerModelTest : public testing::Test {
     ASSERT_FALSE(opening.lost && opening.new_node);
     registry_lost = false;
     std::vector<Selection> selections;
-    selections.push_back({*Glob::parse((files->path() / pattern_).string()), "log"});
+    selections.push_back({*Glob::parse((files->path() / pattern_).string()), "log", from_end});
     auto discovery = Discovery::open(std::move(selections), {}, false);
     ASSERT_TRUE(discovery) << discovery.error().context;
     producer = std::make_unique<Producer>(std::move(*directory), std::move(*registry), std::move(*discovery));
@@ -398,6 +398,7 @@ class TailerModelTest : public testing::Test {
 
   MonoTime now = MonoTime{} + 1h;
   TailerConfig tailing;
+  bool from_end = false;
   std::unique_ptr<Chance> chance;
   std::unique_ptr<ScratchDirectory> files;
   std::unique_ptr<ScratchDirectory> state;
@@ -486,7 +487,7 @@ TEST_F(TailerModelTest, AHeldFileIsReadAfterItWasDeleted) {
 }
 
 TEST_F(TailerModelTest, OfAFileThatBeganAtItsEndNothingIsHeldAndNothingIsLost) {
-  tailing.from_end = true;
+  from_end = true;
   begin(1, "*.log", {"a.log"});
   settle();
   consumer->link.go_down();
@@ -499,8 +500,34 @@ TEST_F(TailerModelTest, OfAFileThatBeganAtItsEndNothingIsHeldAndNothingIsLost) {
   EXPECT_EQ(producer->tailer->counters().given_up_bytes, 0U);
 }
 
+TEST_F(TailerModelTest, AnOldFileIsAStreamWhenItIsWrittenTo) {
+  const auto age = [&](const std::string& name) {
+    std::filesystem::last_write_time(path(name), std::filesystem::file_time_type::clock::now() - 2h);
+  };
+  tailing.ignore_older = 1h;
+  begin(1, "*.log", {"known.log"});
+  settle();
+  age("known.log");
+  append("old.log");
+  age("old.log");
+  run(10s);
+  stop();
+  append("older.log");
+  age("older.log");
+  start();
+  run(10s);
+  EXPECT_EQ(producer->tailer->size(), 1U) << "who is known goes on";
+  append("old.log");
+  settle();
+  EXPECT_EQ(producer->tailer->size(), 2U);
+  append("older.log");
+  settle();
+  expect_all_that_there_was();
+  EXPECT_EQ(consumer->received().size(), 3U);
+}
+
 TEST_F(TailerModelTest, FromTheEndIsForTheVeryFirstStartOnly) {
-  tailing.from_end = true;
+  from_end = true;
   begin(1, "*.log");
   stop();
   append("a.log");
