@@ -79,7 +79,7 @@ bool Archive::under_way() const {
 std::size_t Archive::memory_bytes() const {
   std::size_t bytes = ahead_.capacity() + point_bytes_;
   if (front_) bytes += front_->decompressor->memory_bytes();
-  for (const Reader& reader : again_) bytes += reader.decompressor->memory_bytes();
+  for (const Reader& reader : again_) bytes += reader.decompressor->memory_bytes() + reader.last.capacity();
   return bytes;
 }
 
@@ -169,9 +169,15 @@ Result<std::size_t> Archive::read(int fd, FileOffset offset, std::span<std::byte
   }
   if (offset + out.size() <= FileOffset{head_.size()}) return copy_from({0}, head_);
 
+  for (const Reader& reader : again_) {
+    const FileOffset begin{reader.offset.raw - reader.last.size()};
+    if (offset >= begin && offset < reader.offset) return copy_from(begin, reader.last);
+  }
+
   Reader* reader = reader_for(offset);
   if (reader == nullptr) return fail(ErrorCode::kWouldBlock, "others are read at first");
   reader->used = calls_;
+  if (reader->offset != offset) reader->last.clear();
   const auto drop = [&] { again_.erase(again_.begin() + (reader - again_.data())); };
   std::optional<Error> damage;
   if (const auto n = seek(fd, *reader, offset, kSeekBytes, damage); !n) {
@@ -192,6 +198,7 @@ Result<std::size_t> Archive::read(int fd, FileOffset offset, std::span<std::byte
   if (!n || damage) drop();
   if (!n) return n;
   if (auto ok = verify(fd); !ok) return tl::unexpected(ok.error());
+  if (!damage) reader->last.assign(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(*n));
   account();
   if (*n == 0) return fail(ErrorCode::kWouldBlock, "nothing but empty members so far");
   return *n;
@@ -336,7 +343,13 @@ void Archive::add_point(FileOffset at, Point point) {
 
 // ---- whose bytes they are
 
-Result<std::uint64_t> Archive::digest_before(int fd, std::uint64_t compressed) const {
+Result<ArchiveMark> Archive::mark_at(int fd, std::uint64_t compressed, FileOffset offset) {
+  const auto before = digest_before(fd, compressed);
+  if (!before) return tl::unexpected(before.error());
+  return ArchiveMark{compressed, offset, *before};
+}
+
+Result<std::uint64_t> Archive::digest_before(int fd, std::uint64_t compressed) {
   std::array<std::byte, kTailBytes> space;
   const auto part = std::span(space).first(static_cast<std::size_t>(std::min<std::uint64_t>(compressed, kTailBytes)));
   const auto n = pread_fully(fd, part, compressed - part.size());

@@ -60,6 +60,8 @@ class Archive {
   Result<std::span<const std::byte>> head(int fd);
   /// The bytes before end(), kTailBytes at most; empty if they are not known, as when reading went on from a mark.
   std::span<const std::byte> tail() const;
+  /// The mark of a file that is complete up to `compressed`.
+  static Result<ArchiveMark> mark_at(int fd, std::uint64_t compressed, FileOffset offset);
   /// kReplaced if the file is not the one that was read.
   Status verify(int fd) const;
 
@@ -88,6 +90,7 @@ class Archive {
     std::optional<FileOffset> seeking{};  ///< on its way there
     std::uint64_t used = 0;               ///< the call that used it last
     bool drained = false;                 ///< at the end of the file, and nothing more came out
+    std::vector<std::byte> last{};        ///< the bytes before `offset`, in case that they are asked for again
   };
   struct Point {
     std::uint64_t compressed;
@@ -104,7 +107,7 @@ class Archive {
   void remember_tail(std::span<const std::byte> bytes);
   Status reached(int fd, std::uint64_t compressed);
   Status keep_boundary(int fd);
-  Result<std::uint64_t> digest_before(int fd, std::uint64_t compressed) const;
+  static Result<std::uint64_t> digest_before(int fd, std::uint64_t compressed);
   void account() { budget_.used(*this, memory_bytes()); }
 
   ArchiveFormat format_;

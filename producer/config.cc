@@ -48,6 +48,8 @@ void ProducerConfig::describe(OptionSet& options) {
   options.group("Files");
   options.list("exclude", exclude, "GLOB", "leave these files and directories out; without / at any depth");
   options.choice("from", from, {"beginning", "end"}, "where to begin in files that exist at the very first start");
+  options.choice("archives", archives, {"decompress", "raw"},
+                 "what the stream of a new .gz or .zst file is: what is in it, or the file as it is");
   options.seconds("rescan", rescan, "walk all directories this often, in case a change was missed", 100ms);
   options.flag("poll", poll, "do not rely on inotify: walk every --rescan seconds, at most 1");
   options.flag("once", once, "exit when every byte of every matching file is committed by a durable consumer");
@@ -186,6 +188,7 @@ TailerConfig ProducerConfig::tailer() const {
   TailerConfig out;
   out.rescan = poll ? std::min<Duration>(rescan, 1s) : rescan;
   out.from_end = from == "end";
+  out.decompress = archives == "decompress";
   out.hold_time = hold_time;
   out.hold_bytes = hold_bytes;
   return out;

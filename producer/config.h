@@ -20,6 +20,7 @@ struct ProducerConfig {
   std::vector<std::string> files;  ///< [TOPIC=]GLOB
   std::vector<std::string> exclude;
   std::string from = "beginning";
+  std::string archives = "decompress";
   Duration rescan = 60s;
   bool poll = false;
   bool once = false;

@@ -28,7 +28,7 @@ void Tailer::sweep_deleted(Tracked& tracked, MonoTime now) {
   if (!tracked.sealed_since) refresh(tracked);
   const wire::StreamInfo* info = publisher_->info(id);
   if (info == nullptr || tracked.record.gone) return;
-  const bool read_to_end = info->sent == info->head;
+  const bool read_to_end = info->sent == info->head && tracked.file.all_decompressed();
   // Sealed when nobody can write to it any more; where that cannot be known, when nobody has for a while.
   const auto over = [&] {
     if (!tracked.file.is_open()) return true;
@@ -78,12 +78,23 @@ void Tailer::sweep(MonoTime now) {
     }
   }
 
+  for (const StreamId id : std::set(doubtful_)) {
+    if (Tracked* tracked = find(id)) judge_archive(*tracked);
+  }
+
   std::vector<StreamId> finished;
-  std::vector<StreamId> unseen;  ///< changes of them are told by nobody
+  std::vector<StreamId> changed;  ///< damaged archives whose file is another by now
+  std::vector<StreamId> unseen;   ///< changes of them are told by nobody
   for (auto& [id, tracked] : tracked_) {
     const wire::StreamInfo* info = publisher_->info(id);
     if (info == nullptr) continue;
     const auto committed = ledger_.held_for(*info);
+    if (tracked->record.archive_damaged()) {
+      // As long as its file is there it must not be taken for a new one.
+      const Archived file = damaged_file(*tracked);
+      if (file == Archived::kChanged) changed.push_back(id);
+      if (file != Archived::kGone) continue;
+    }
     if (tracked->sealed_since) {
       const bool done = committed ? *committed >= info->head
                                   : info->sent >= info->head && now - *tracked->sealed_since >= kForgetUnwantedAfter;
@@ -96,7 +107,8 @@ void Tailer::sweep(MonoTime now) {
     const bool seen = !tracked->astray && tracked->names == 1 && tracked->file.path() == tracked->record.info.path &&
                       discovery_.sees(tracked->file.path());
     if (!seen) unseen.push_back(id);
-    const bool idle = now - tracked->active >= kCloseIdleAfter && info->sent == info->head;
+    const bool idle =
+        now - tracked->active >= kCloseIdleAfter && info->sent == info->head && tracked->file.all_decompressed();
     if (!idle || (committed && *committed < info->head)) continue;
     if (!seen) {
       // Once closed it is looked at by walks alone, and only if its name still leads to it.
@@ -108,6 +120,9 @@ void Tailer::sweep(MonoTime now) {
   }
   for (const StreamId id : unseen) {
     if (Tracked* tracked = find(id)) refresh(*tracked);
+  }
+  for (const StreamId id : changed) {
+    if (Tracked* tracked = find(id)) reincarnate(*tracked, wire::LossReason::kTruncated);
   }
   if (auto ok = registry_.remove_streams(finished); !ok) {
     if (const auto n = save_error_log_.occurred(now))
@@ -133,7 +148,8 @@ void Tailer::sweep(MonoTime now) {
 bool Tailer::everything_sent() const {
   return !recollection_ && fresh_.empty() && std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
     const wire::StreamInfo* info = publisher_->info(entry.first);
-    return info != nullptr && info->sent == info->head;
+    const bool read = entry.second->sealed_since || entry.second->file.all_decompressed();
+    return info != nullptr && info->sent == info->head && read;
   });
 }
 

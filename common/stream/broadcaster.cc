@@ -114,7 +114,8 @@ std::size_t Broadcaster::turn(MonoTime now) {
     if (!order_.empty() && order_.front() == id) order_.pop_front();
     if (stream == nullptr) continue;
     stream->queued = false;
-    if (outcome == Step::kSent) enqueue(*stream);
+    if (outcome == Step::kSent || outcome == Step::kLater) enqueue(*stream);
+    if (outcome == Step::kLater) budget -= std::min(budget, kBytesPerStreamAndTurn);  // it had its share of work
   }
   return chunks;
 }
@@ -127,6 +128,7 @@ Broadcaster::Step Broadcaster::step(PublishedStream& stream, MonoTime now) {
       callbacks_.broken(stream, ready.error());
       return Step::kNothing;
     }
+    if (ready.error().code == ErrorCode::kWouldBlock) return Step::kLater;
     ++counters_.read_errors;
     retry_later(id, now);
     if (const auto n = read_error_log_.occurred(now)) {
