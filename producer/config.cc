@@ -89,6 +89,8 @@ void ProducerConfig::describe(OptionSet& options) {
   options.seconds("ignore-older", ignore_older,
                   "leave new files alone that were not modified for so long, until they are written to; 0: none");
   options.choice("order", order, {"oldest", "newest", "name"}, "with which files of a backlog to begin");
+  options.choice("archives", archives, {"decompress", "raw"},
+                 "what the stream of a new .gz or .zst file is: what is in it, or the file as it is");
   options.seconds("rescan", rescan, "walk all directories this often, in case a change was missed", 100ms);
   options.flag("poll", poll, "do not rely on inotify: walk every --rescan seconds, at most 1");
   options.flag("once", once, "exit when every byte of every matching file is committed by a durable consumer");
@@ -260,6 +262,7 @@ TailerConfig ProducerConfig::tailer() const {
   out.rescan = poll ? std::min<Duration>(rescan, 1s) : rescan;
   out.ignore_older = ignore_older;
   out.order = start_order();
+  out.decompress = archives == "decompress";
   out.hold_time = hold_time;
   out.hold_bytes = hold_bytes;
   return out;

@@ -24,6 +24,7 @@ struct ProducerConfig {
   std::vector<OptionSet::Given> in_order;  ///< which `from` stands before which of `files`
   Duration ignore_older = 0s;              ///< 0: no file is too old
   std::string order = "oldest";
+  std::string archives = "decompress";
   Duration rescan = 60s;
   bool poll = false;
   bool once = false;

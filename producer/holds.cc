@@ -29,7 +29,7 @@ void Tailer::sweep_deleted(Tracked& tracked, MonoTime now) {
   if (!tracked.sealed_since) refresh(tracked);
   const wire::StreamInfo* info = publisher_->info(id);
   if (info == nullptr || tracked.record.gone) return;
-  const bool read_to_end = info->sent == info->head;
+  const bool read_to_end = info->sent == info->head && tracked.file.all_decompressed();
   // Sealed when nobody can write to it any more; where that cannot be known, when nobody has for a while.
   const auto over = [&] {
     if (!tracked.file.is_open()) return true;
@@ -79,6 +79,10 @@ void Tailer::sweep(MonoTime now) {
     }
   }
 
+  for (const StreamId id : std::set(doubtful_)) {
+    if (Tracked* tracked = find(id)) judge_archive(*tracked);
+  }
+
   if (now >= next_wake_up_) {
     next_wake_up_ = now + kWakeUpInterval;
     for (const auto& [id, tracked] : tracked_) {
@@ -87,7 +91,8 @@ void Tailer::sweep(MonoTime now) {
   }
   std::vector<StreamId> finished;
   std::vector<StreamId> asleep;
-  std::vector<StreamId> unseen;  ///< changes of them are told by nobody
+  std::vector<StreamId> changed;  ///< damaged archives whose file is another by now
+  std::vector<StreamId> unseen;   ///< changes of them are told by nobody
   for (const StreamId id : awake_) {
     Tracked* tracked = find(id);
     const wire::StreamInfo* info = tracked == nullptr ? nullptr : publisher_->info(id);
@@ -96,6 +101,12 @@ void Tailer::sweep(MonoTime now) {
       continue;
     }
     const auto committed = ledger_.held_for(*info);
+    if (tracked->record.archive_damaged()) {
+      // As long as its file is there it must not be taken for a new one.
+      const Archived file = damaged_file(*tracked);
+      if (file == Archived::kChanged) changed.push_back(id);
+      if (file != Archived::kGone) continue;
+    }
     if (tracked->sealed_since) {
       const bool done = committed ? *committed >= info->head
                                   : info->sent >= info->head && now - *tracked->sealed_since >= kForgetUnwantedAfter;
@@ -109,7 +120,7 @@ void Tailer::sweep(MonoTime now) {
                       discovery_.sees(tracked->file.path());
     if (!seen) unseen.push_back(id);
     const Duration idle_for = waiting_to_open_.empty() ? kCloseIdleAfter : Duration::zero();
-    const bool idle = now - tracked->active >= idle_for && info->sent == info->head;
+    const bool idle = now - tracked->active >= idle_for && info->sent == info->head && tracked->file.all_decompressed();
     if (!idle || (committed && *committed < info->head)) continue;
     if (!seen) {
       // Once closed it is looked at by walks alone, and only if its name still leads to it.
@@ -125,6 +136,9 @@ void Tailer::sweep(MonoTime now) {
   for (const StreamId id : asleep) awake_.erase(id);
   for (const StreamId id : unseen) {
     if (Tracked* tracked = find(id)) refresh(*tracked);
+  }
+  for (const StreamId id : changed) {
+    if (Tracked* tracked = find(id)) reincarnate(*tracked, wire::LossReason::kTruncated);
   }
   if (auto ok = registry_.remove_streams(finished); !ok) {
     if (const auto n = save_error_log_.occurred(now))
@@ -151,7 +165,8 @@ void Tailer::sweep(MonoTime now) {
 bool Tailer::everything_sent() const {
   return !recollection_ && fresh_.empty() && std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
     const wire::StreamInfo* info = publisher_->info(entry.first);
-    return info != nullptr && info->sent == info->head;
+    const bool read = entry.second->sealed_since || entry.second->file.all_decompressed();
+    return info != nullptr && info->sent == info->head && read;
   });
 }
 

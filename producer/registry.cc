@@ -45,6 +45,12 @@ CREATE TABLE IF NOT EXISTS commits (
   committed INTEGER NOT NULL,
   PRIMARY KEY (consumer, stream)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS archives (  -- streams of decompressed bytes
+  stream TEXT PRIMARY KEY,
+  compressed INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  digest INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS commits_by_stream ON commits (stream);
 )sql";
 
@@ -163,7 +169,8 @@ Result<std::vector<StreamRecord>> Registry::load_streams() {
   auto rows = database_.prepare(
       "SELECT stream, sequence, topic, path, current_path, device, inode, base, cursor, head, head_length, "
       "head_digest, "
-      "tail_digest, first_seen, sealed, gone FROM streams ORDER BY sequence");
+      "tail_digest, first_seen, sealed, gone, archives.stream IS NOT NULL, compressed, position, digest "
+      "FROM streams LEFT JOIN archives USING (stream) ORDER BY sequence");
   if (!rows) return tl::unexpected(rows.error());
   std::vector<StreamRecord> out;
   for (;;) {
@@ -188,6 +195,9 @@ Result<std::vector<StreamRecord>> Registry::load_streams() {
     r.info.first_seen = {rows->integer(13)};
     r.info.sealed = rows->integer(14) != 0;
     if (const auto gone = rows->integer(15); gone != 0) r.gone = static_cast<wire::LossReason>(gone - 1);
+    if (rows->integer(16) != 0) {
+      r.archive = {rows->unsigned_integer(17), {rows->unsigned_integer(18)}, rows->unsigned_integer(19)};
+    }
     r.info.file = identity_of(r.key, r.fingerprint);
     r.info.sent = r.gone ? r.info.head : r.fingerprint.cursor;
     last_sequence_ = std::max(last_sequence_, r.info.sequence);
@@ -274,8 +284,21 @@ Status Registry::insert_rows(const std::vector<StreamRecord>& fresh) {
     row->bind(15, std::int64_t{r.info.sealed}).bind(16, gone_column(r.gone));
     if (auto ok = row->run(); !ok) return ok;
   }
+  if (auto ok = save_archives(fresh); !ok) return ok;
   if (auto ok = meta->bind(1, kStarted).bind(2, "1").run(); !ok) return ok;
   return meta->bind(1, "last_sequence").bind(2, std::to_string(last_sequence_)).run();
+}
+
+/// Within a transaction.
+Status Registry::save_archives(const std::vector<StreamRecord>& streams) {
+  auto row = database_.prepare("INSERT OR REPLACE INTO archives VALUES (?,?,?,?)");
+  if (!row) return tl::unexpected(row.error());
+  for (const StreamRecord& r : streams) {
+    if (!r.archive) continue;
+    row->bind(1, to_string(r.info.stream)).bind(2, r.archive->compressed).bind(3, r.archive->offset.raw);
+    if (auto ok = row->bind(4, r.archive->digest).run(); !ok) return ok;
+  }
+  return {};
 }
 
 Status Registry::save(const std::vector<StreamRecord>& changed, const Commits& commits) {
@@ -296,6 +319,7 @@ Status Registry::save(const std::vector<StreamRecord>& changed, const Commits& c
     row->bind(9, to_string(r.info.stream));
     if (auto ok = row->run(); !ok) return ok;
   }
+  if (auto ok = save_archives(changed); !ok) return ok;
   for (const auto& [of, offset] : commits) {
     if (auto ok = commit->bind(1, of.first).bind(2, to_string(of.second)).bind(3, offset.raw).run(); !ok) return ok;
   }
@@ -319,7 +343,8 @@ Status Registry::remove_streams(const std::vector<StreamId>& streams) {
   if (streams.empty()) return {};
   auto transaction = database_.begin(Database::Durability::kProcessDeath);
   if (!transaction) return tl::unexpected(transaction.error());
-  for (const char* sql : {"DELETE FROM streams WHERE stream = ?", "DELETE FROM commits WHERE stream = ?"}) {
+  for (const char* sql : {"DELETE FROM streams WHERE stream = ?", "DELETE FROM commits WHERE stream = ?",
+                          "DELETE FROM archives WHERE stream = ?"}) {
     auto row = database_.prepare(sql);
     if (!row) return tl::unexpected(row.error());
     for (const StreamId id : streams) {

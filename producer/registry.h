@@ -21,6 +21,11 @@ struct StreamRecord {
   FileKey key;
   Fingerprint fingerprint;
   std::optional<wire::LossReason> gone;  ///< sealed, and the bytes are not readable any more
+  /// It is made of the decompressed bytes of an archive. If that is damaged (`gone`): how the file was then.
+  std::optional<ArchiveMark> archive{};
+
+  /// What was sent of it stays readable.
+  bool archive_damaged() const { return gone == wire::LossReason::kArchiveDamaged; }
 };
 
 /// The producer's memory: SQLite in the state directory. New streams are on disk, power loss included, before their
@@ -67,6 +72,7 @@ class Registry {
   static Result<Registry> open_file(const std::filesystem::path& path, std::optional<NodeId> node);
   Status set_up(std::optional<NodeId> node);
   Status insert_rows(const std::vector<StreamRecord>& streams);
+  Status save_archives(const std::vector<StreamRecord>& streams);
 
   Database database_;
   NodeId node_;

@@ -99,6 +99,8 @@ Status TailedFile::open() {
 
 Result<std::size_t> TailedFile::read_at(FileOffset offset, std::span<std::byte> buffer) {
   if (auto ok = open(); !ok) return tl::unexpected(ok.error());
+  if (auto ok = recognise(); !ok) return tl::unexpected(ok.error());
+  if (archive_) return read_again(offset, buffer);
   if (offset != fingerprint_.cursor) {
     const auto n = pread_fully(fd_.get(), buffer, offset.raw);
     if (!n) return fail(n.error().code, path_ + ": " + n.error().context);
@@ -143,8 +145,8 @@ Status TailedFile::verify_head() {
   if (fingerprint_.head_length == 0) return {};
   Head head;
   const auto space = std::span(head).first(fingerprint_.head_length);
-  const auto n = pread_fully(fd_.get(), space, 0);
-  if (!n) return fail(n.error().code, path_ + ": " + n.error().context);
+  const auto n = read_beginning(space);
+  if (!n) return tl::unexpected(n.error());
   if (*n < space.size() || digest(space) != fingerprint_.head_digest) return replaced("its beginning changed");
   return {};
 }
@@ -156,21 +158,30 @@ void TailedFile::mark_sent(FileOffset sent, std::span<const std::byte> last) {
     std::copy(last.end() - static_cast<std::ptrdiff_t>(length), last.end(), tail_.begin());
   } else {
     const std::size_t keep = length - last.size();
+    if (keep > tail_known_) {  // of an archive that was read on from a mark
+      tail_known_ = 0;
+      fingerprint_.tail_digest = 0;
+      fingerprint_.cursor = sent;
+      return grow_head(sent, last);
+    }
     std::memmove(tail_.data(), tail_.data() + (tail_known_ - keep), keep);
     std::copy(last.begin(), last.end(), tail_.begin() + static_cast<std::ptrdiff_t>(keep));
   }
   tail_known_ = length;
   fingerprint_.tail_digest = digest(std::span(tail_).first(length));
   fingerprint_.cursor = sent;
+  grow_head(sent, last);
+}
 
+/// Its old part was verified a moment ago; if it fails here the next read finds out.
+void TailedFile::grow_head(FileOffset sent, std::span<const std::byte> last) {
   if (fingerprint_.head_length == Fingerprint::kHeadBytes) return;
-  // Grow the head. Its old part was verified a moment ago; if it fails here the next read finds out.
   Head head;
   const std::size_t grown = std::min<std::uint64_t>(sent.raw, Fingerprint::kHeadBytes);
   if (grown <= fingerprint_.head_length) return;
   if (sent.raw == last.size()) {
     std::copy_n(last.begin(), grown, head.begin());
-  } else if (const auto n = pread_fully(fd_.get(), std::span(head).first(grown), 0); !n || *n < grown) {
+  } else if (const auto n = read_beginning(std::span(head).first(grown)); !n || *n < grown) {
     return;
   } else if (fingerprint_.head_length > 0 &&
              digest(std::span(head).first(fingerprint_.head_length)) != fingerprint_.head_digest) {
@@ -182,9 +193,11 @@ void TailedFile::mark_sent(FileOffset sent, std::span<const std::byte> last) {
 
 Status TailedFile::learn_head() {
   if (auto ok = open(); !ok) return tl::unexpected(ok.error());
+  if (auto ok = recognise(); !ok) return ok;
+  if (undecided_) return {};
   Head head;
-  const auto n = pread_fully(fd_.get(), head, 0);
-  if (!n) return fail(n.error().code, path_ + ": " + n.error().context);
+  const auto n = read_beginning(head);
+  if (!n) return tl::unexpected(n.error());
   fingerprint_.head_length = static_cast<std::uint32_t>(*n);
   fingerprint_.head_digest = *n > 0 ? digest(std::span(head).first(*n)) : 0;
   return {};
@@ -192,6 +205,8 @@ Status TailedFile::learn_head() {
 
 Status TailedFile::skip_to(FileOffset cursor) {
   if (auto ok = open(); !ok) return tl::unexpected(ok.error());
+  if (auto ok = recognise(); !ok) return ok;
+  if (archive_) return skip_archive_to(cursor, {});
   const std::size_t length = std::min<std::uint64_t>(cursor.raw, Fingerprint::kTailBytes);
   std::array<std::byte, Fingerprint::kTailBytes> tail{};
   const auto n = pread_fully(fd_.get(), std::span(tail).first(length), cursor.raw - length);
@@ -207,6 +222,8 @@ Result<FileOffset> TailedFile::skip_to_end() {
   struct stat status {};
   if (::fstat(fd_.get(), &status) != 0) return fail_errno(errno, path_);
   const FileOffset end{static_cast<std::uint64_t>(status.st_size)};
+  if (auto ok = recognise(); !ok) return tl::unexpected(ok.error());
+  if (archive_) return skip_archive_to_end(end.raw);
   if (auto ok = skip_to(end); !ok) return tl::unexpected(ok.error());
   return end;
 }
@@ -225,6 +242,13 @@ Result<TailedFile::Look> TailedFile::look(bool verify) {
   struct stat status {};
   if (::fstat(fd_.get(), &status) != 0) return fail_errno(errno, path_);
   const auto size = static_cast<std::uint64_t>(status.st_size);
+  file_bytes_ = size;
+  if (auto ok = recognise(); !ok) return tl::unexpected(ok.error());
+  if (undecided_) return Look{0, status.st_nlink};
+  if (archive_) {
+    if (auto ok = verify_archive(); !ok) return tl::unexpected(ok.error());
+    return Look{archive_->end().raw, status.st_nlink};
+  }
   if (size < fingerprint_.cursor.raw) return replaced("shorter than what was read of it");
   if (verify || size == fingerprint_.cursor.raw) {
     if (auto ok = verify_tail(); !ok) return tl::unexpected(ok.error());

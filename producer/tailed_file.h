@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -13,6 +14,7 @@
 #include "common/base/unique_fd.h"
 #include "common/stream/stream_source.h"
 #include "common/wire/messages.h"
+#include "producer/archive.h"
 
 namespace fantail {
 
@@ -48,6 +50,9 @@ wire::FileIdentity identity_of(FileKey key, const Fingerprint& fingerprint);
 /// One incarnation of one file as a stream. Every read is checked against the fingerprint, so bytes of another
 /// incarnation never get into the stream: not after truncation, rewriting in place or reuse of the inode.
 ///
+/// Of an archive the stream is its decompressed bytes: offsets and the fingerprint are of these. Whose bytes they are
+/// is told by the compressed ones, which are compared by every read.
+///
 /// The descriptor is opened on demand by path; a file that may be deleted before all of it was read must be kept open.
 class TailedFile final : public StreamSource {
  public:
@@ -57,7 +62,7 @@ class TailedFile final : public StreamSource {
   void mark_sent(FileOffset sent, std::span<const std::byte> last) override;
 
   struct Look {
-    std::uint64_t size = 0;
+    std::uint64_t size = 0;   ///< of an archive: what was decompressed so far
     std::uint64_t names = 1;  ///< 0: only an open descriptor keeps it
     bool deleted() const { return names == 0; }
   };
@@ -70,6 +75,21 @@ class TailedFile final : public StreamSource {
   /// Whether it is closed, read to the end, and as it was when look() found it so: then another look tells nothing.
   bool unchanged_since_look(const FileStatus& status) const;
 
+  /// If it begins as an archive does, its decompressed bytes are the stream. `mark`: they were before, too; without it
+  /// nothing may have been read yet. To be called before anything is read.
+  void read_archive(ArchiveBudget& budget, const std::optional<ArchiveMark>& mark);
+  /// What is behind the size that look() told: nothing for a file that is no archive. As of the last look.
+  std::optional<Archive::Rest> archive_rest() const;
+  bool all_decompressed() const { return archive_rest().value_or(Archive::Rest::kNone) == Archive::Rest::kNone; }
+  /// Decompresses the next piece; look() has the new size. Returns the bytes decompressed.
+  Result<std::size_t> read_on();
+  /// Where a later run may begin; nothing for a file that is no archive.
+  std::optional<ArchiveMark> archive_mark() const;
+  /// Why an archive that is damaged or ends too early cannot be read on.
+  Error archive_error() const;
+  /// How it is on disk, for knowing later whether it was changed.
+  Result<ArchiveMark> verdict_mark() const;
+
   /// Remembers the beginning of a file of which nothing was read yet, as far as it is there.
   Status learn_head();
 
@@ -81,7 +101,7 @@ class TailedFile final : public StreamSource {
 
   /// Opens by path. kNotFound when nothing or another file is there.
   Status open();
-  void close() { fd_.reset(); }
+  void close();
   bool is_open() const { return static_cast<bool>(fd_); }
   int fd() const { return fd_.get(); }
 
@@ -89,6 +109,8 @@ class TailedFile final : public StreamSource {
   /// microseconds) it holds up others who open the file. kUnknown: this file system or our rights do not let us ask.
   enum class Writers : std::uint8_t { kNone, kSome, kUnknown };
   Writers writers() const;
+  /// Whether the open file may still be on its way here: written to lately, or open for writing.
+  bool being_written(WallTime now) const;
 
   const std::string& path() const { return path_; }
   void set_path(std::string path) { path_ = std::move(path); }  ///< it was renamed
@@ -96,6 +118,14 @@ class TailedFile final : public StreamSource {
   const Fingerprint& fingerprint() const { return fingerprint_; }
 
  private:
+  Status recognise();
+  Status verify_archive();
+  Result<std::size_t> read_again(FileOffset offset, std::span<std::byte> buffer);
+  Result<std::size_t> read_beginning(std::span<std::byte> head);
+  Status skip_archive_to(FileOffset cursor, const ArchiveMark& mark);
+  Result<FileOffset> skip_archive_to_end(std::uint64_t file_size);
+  void grow_head(FileOffset sent, std::span<const std::byte> last);
+  tl::unexpected<Error> failed(const Error& error) const;
   Status verify_head();
   Status verify_tail();
   tl::unexpected<Error> replaced(const char* why) const;
@@ -107,6 +137,13 @@ class TailedFile final : public StreamSource {
   WallTime settled_;  ///< when it was changed, of a file that is read to the end; 0: not known, or a moment ago
   std::array<std::byte, Fingerprint::kTailBytes> tail_{};  ///< the bytes behind tail_digest, once they are known
   std::size_t tail_known_ = 0;
+  ArchiveBudget* budget_ = nullptr;  ///< it is an archive, or may be
+  std::optional<ArchiveMark> mark_;  ///< of a former run
+  std::unique_ptr<Archive> archive_;
+  bool undecided_ = false;  ///< too short to tell whether it is an archive
+  bool head_verified_ = false;
+  bool tail_verified_ = false;
+  std::uint64_t file_bytes_ = 0;  ///< when it was looked at
 };
 
 /// Of what `path` leads to (links followed), if that is a regular file.

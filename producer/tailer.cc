@@ -60,6 +60,11 @@ Status Tailer::begin() {
     Tracked& tracked = track(std::move(record));
     if (tracked.record.info.sealed) {
       tracked.sealed_since = now_;
+      // Its file is not to be taken for a new one.
+      if (tracked.record.archive_damaged() &&
+          by_key_.try_emplace(tracked.record.key, tracked.record.info.stream).second) {
+        by_path_[tracked.record.current_path] = tracked.record.info.stream;
+      }
       if (held_until_then) {
         counters_.given_up_bytes += uncommitted_bytes(tracked);
         dirty_.insert(tracked.record.info.stream);
@@ -100,8 +105,15 @@ Tailer::Tracked& Tailer::track(StreamRecord record) {
   ref.active = now_;
   tracked_[ref.record.info.stream] = std::move(tracked);
   if (ref.record.info.sealed) awake_.insert(ref.record.info.stream);
-  publisher_->add(ref.record.info, ref.record.gone ? nullptr : &ref.file,
+  const Fingerprint& known = ref.record.fingerprint;
+  const bool nothing_read = known.cursor.raw == 0 && known.head_length == 0;
+  if (ref.record.archive || (config_.decompress && nothing_read)) {
+    ref.file.read_archive(archive_budget_, ref.record.archive);
+  }
+  const bool readable = !ref.record.gone || ref.record.archive_damaged();
+  publisher_->add(ref.record.info, readable ? &ref.file : nullptr,
                   ref.record.gone.value_or(wire::LossReason::kUnknown));
+  if (ref.record.archive_damaged()) publisher_->cut_off(ref.record.info.stream, *ref.record.gone);
   return ref;
 }
 
@@ -132,6 +144,7 @@ std::size_t Tailer::turn(MonoTime now) {
   if (now >= next_scan_) scan(now);
   announce_fresh();
   if (!missing_.empty()) resolve_missing(now);
+  work += decompress(now);
   if (now >= next_sweep_) sweep(now);
   if (now >= next_save_) save(now);
   return work;
@@ -140,6 +153,7 @@ std::size_t Tailer::turn(MonoTime now) {
 MonoTime Tailer::due() const {
   if (recollection_) return recollection_->due(now_);
   MonoTime at = std::min({next_scan_, next_sweep_, next_save_});
+  if (!archives_.empty()) at = std::min(at, next_archive_);
   for (const auto& [id, since] : missing_) at = std::min(at, since + kMissingGrace);
   return at;
 }
@@ -260,6 +274,7 @@ void Tailer::refresh(Tracked& tracked) {
     if (known.cursor.raw == 0 && known.head_length == 0 && tracked.file.learn_head()) save(now_);
     publisher_->advance(id, {look->size});
   }
+  look_at_archive(tracked);
   tracked.names = look->names;
   if (look->deleted() && !tracked.deleted_since) {
     tracked.deleted_since = now_;
@@ -290,12 +305,14 @@ void Tailer::mint(const std::string& path, const std::string& name, FileKey key,
   // Its beginning is recorded with it, so that what is there after a kill is not taken for it by its inode alone. What
   // cannot be read yet is told when it is looked at.
   TailedFile file(path, key, {});
+  if (config_.decompress) file.read_archive(archive_budget_, std::nullopt);
   if (first_start_ && selection.from_end) {
     if (const auto at = file.skip_to_end()) record.info.base = record.info.sent = record.info.head = *at;
   } else {
     (void)file.learn_head();
   }
   record.fingerprint = file.fingerprint();
+  record.archive = file.archive_mark();
   record.info.file = identity_of(key, record.fingerprint);
   fresh_keys_.insert(key);
   fresh_.push_back(std::move(record));
@@ -396,6 +413,8 @@ void Tailer::give_up(Tracked& tracked, wire::LossReason reason) {
   // truncation the head may be that of the new content already.
   FileOffset end = std::max(tracked.file.fingerprint().cursor, tracked.verified_end);
   if (reason != wire::LossReason::kTruncated && info != nullptr) end = std::max(end, info->head);
+  // What is left of an archive is a loss of unknown length: one byte stands for it.
+  if (!tracked.sealed_since && !tracked.file.all_decompressed()) end = end + 1;
   publisher_->seal(id, end, reason);
   tracked.record.info.sealed = true;
   tracked.record.info.head = end;
@@ -419,6 +438,7 @@ StreamRecord Tailer::record_of(const Tracked& tracked) const {
   StreamRecord record = tracked.record;
   record.current_path = tracked.file.path();
   record.fingerprint = tracked.file.fingerprint();
+  if (!record.archive_damaged()) record.archive = tracked.file.archive_mark();
   if (const wire::StreamInfo* info = publisher_->info(record.info.stream)) {
     record.info.head = info->head;
   }
@@ -453,6 +473,7 @@ void Tailer::on_broken(StreamId stream, const Error&) {
 
 void Tailer::on_sent(const wire::StreamInfo& stream) {
   dirty_.insert(stream.stream);
+  if (stream.sent == stream.head && !archives_.empty() && archives_.front() == stream.stream) next_archive_ = {};
   if (stream.file.head_length == Fingerprint::kHeadBytes) return;
   if (const Tracked* tracked = find(stream.stream)) {
     publisher_->identify(stream.stream, identity_of(tracked->record.key, tracked->file.fingerprint()));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -25,6 +26,7 @@ struct TailerConfig {
   Duration rescan = 60s;    ///< full walk, in case events were missed; also the period when polling
   Duration ignore_older{};  ///< files not modified for so long are not begun until they are; 0: all are
   StartOrder order = StartOrder::kOldest;
+  bool decompress = true;        ///< new streams of archives are what is in these
   Duration hold_time = 24h;      ///< a deleted file is kept readable this long for consumers that miss it
   std::uint64_t hold_bytes = 0;  ///< uncommitted bytes of deleted files kept, in all; 0: no limit
 };
@@ -94,6 +96,12 @@ class Tailer final : public PublisherEvents {
   void resolve_missing(MonoTime now);
   void reincarnate(Tracked& tracked, wire::LossReason reason);
   void give_up(Tracked& tracked, wire::LossReason reason);
+  std::size_t decompress(MonoTime now);
+  void look_at_archive(const Tracked& tracked);
+  void judge_archive(Tracked& tracked);
+  void end_archive(Tracked& tracked);
+  enum class Archived : std::uint8_t { kSame, kChanged, kGone };
+  Archived damaged_file(Tracked& tracked);
   void rename(Tracked& tracked, const std::string& path);
   void sweep(MonoTime now);
   void sweep_deleted(Tracked& tracked, MonoTime now);
@@ -109,12 +117,17 @@ class Tailer final : public PublisherEvents {
   Registry& registry_;
   CommitLedger& ledger_;
   StreamPublisher* publisher_ = nullptr;
+  ArchiveBudget archive_budget_;
   std::unordered_map<StreamId, std::unique_ptr<Tracked>> tracked_;
   std::map<FileKey, StreamId> by_key_;                 ///< streams whose file is there
   std::unordered_map<std::string, StreamId> by_path_;  ///< where it was seen last
   std::map<StreamId, MonoTime> missing_;               ///< not at its path; since when
   std::set<StreamId> deleted_;
-  std::set<StreamId> waiting_to_open_;  ///< no descriptor was left for them
+  std::deque<StreamId> archives_;  ///< to be decompressed, one after the other; some may not need it any more
+  std::set<StreamId> doubtful_;    ///< archives that are incomplete or damaged, or could not be read just now
+  MonoTime next_archive_{};        ///< when to go on with the first of them
+  std::optional<MonoTime> archive_waits_since_;  ///< for what was decompressed to be sent
+  std::set<StreamId> waiting_to_open_;           ///< no descriptor was left for them
   std::unordered_set<StreamId> awake_;  ///< what sweep() looks after: files that may be open, and sealed streams
   std::vector<StreamRecord> fresh_;     ///< found, not yet in the registry
   std::set<FileKey> fresh_keys_;        ///< of those

@@ -109,7 +109,8 @@ std::size_t Broadcaster::turn(MonoTime now) {
       return chunks;
     }
     stream->queued = false;
-    if (outcome == Step::kSent) enqueue(*stream);
+    if (outcome == Step::kSent || outcome == Step::kLater) enqueue(*stream);
+    if (outcome == Step::kLater) budget -= std::min(budget, kBytesPerStreamAndTurn);  // it had its share of work
   }
   return chunks;
 }
@@ -122,6 +123,7 @@ Broadcaster::Step Broadcaster::step(PublishedStream& stream, MonoTime now) {
       callbacks_.broken(stream, ready.error());
       return Step::kNothing;
     }
+    if (ready.error().code == ErrorCode::kWouldBlock) return Step::kLater;
     ++counters_.read_errors;
     retry_later(id, now);
     if (const auto n = read_error_log_.occurred(now)) {

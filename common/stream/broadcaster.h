@@ -82,7 +82,7 @@ class Broadcaster {
     std::size_t wire_bytes;
     bool may_compress;
   };
-  enum class Step : std::uint8_t { kSent, kNothing, kWait };
+  enum class Step : std::uint8_t { kSent, kNothing, kWait, kLater };
 
   Step step(PublishedStream& stream, MonoTime now);
   Result<bool> prepare(PublishedStream& stream);

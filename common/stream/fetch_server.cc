@@ -20,11 +20,19 @@ FetchServer::FetchServer(std::uint32_t chunk_bytes, PublishedStreams& streams, C
 void FetchServer::add(PeerId peer, const wire::Fetch& fetch) {
   ++counters_.requests;
   auto& queue = queues_[peer];
+  // Asked again because the answer stays out: what is under way goes on, for the later request.
+  const auto waiting = std::find_if(queue.begin(), queue.end(), [&](const Queued& q) {
+    return q.under_way && q.stream == fetch.stream && q.range.from == fetch.range.from;
+  });
+  if (waiting != queue.end()) {
+    static_cast<wire::Fetch&>(*waiting) = fetch;
+    return;
+  }
   if (queue.size() >= kMaxQueuedPerPeer) {
     ++counters_.refused_queue_full;
     return;
   }
-  queue.push_back(fetch);
+  queue.push_back(Queued{fetch});
   pools_.try_emplace(peer, chunk_bytes_, kBuffersKeptPerPeer);
 }
 
@@ -53,6 +61,12 @@ std::size_t FetchServer::turn(MonoTime now) {
       if (queue == queues_.end()) break;
       const Step step = serve(peer, queue->second.front(), pool, bytes, now);
       if (step == Step::kWait) break;
+      if (step == Step::kLater) {
+        // Its work is done for this turn; others come first in the next.
+        std::rotate(queue->second.begin(), queue->second.begin() + 1, queue->second.end());
+        ++total;
+        break;
+      }
       if (step != Step::kFinished) continue;
       queue->second.pop_front();
       ++total;
@@ -76,8 +90,7 @@ FetchServer::Step FetchServer::unavailable(PeerId peer, const wire::Fetch& fetch
 }
 
 /// Sends the next piece of one fetch and moves its `range.from` on.
-FetchServer::Step FetchServer::serve(PeerId peer, wire::Fetch& fetch, FramePool& pool, std::size_t& bytes,
-                                     MonoTime now) {
+FetchServer::Step FetchServer::serve(PeerId peer, Queued& fetch, FramePool& pool, std::size_t& bytes, MonoTime now) {
   PublishedStream* stream = streams_.find(fetch.stream);
   if (stream == nullptr) return unavailable(peer, fetch, fetch.range.to, wire::LossReason::kStreamUnknown);
   const FileOffset to = std::min(fetch.range.to, stream->info.head);
@@ -87,9 +100,12 @@ FetchServer::Step FetchServer::serve(PeerId peer, wire::Fetch& fetch, FramePool&
   }
   if (stream->source == nullptr) return unavailable(peer, fetch, to, stream->gone);
 
+  const FileOffset readable = std::min(to, stream->lost_from.value_or(to));
+  if (fetch.range.from >= readable) return unavailable(peer, fetch, to, stream->gone);
+
   FramePool::Buffer buffer = pool.take();
-  const auto want =
-      static_cast<std::size_t>(std::min<std::uint64_t>({to - fetch.range.from, chunk_bytes_, buffer.bytes().size()}));
+  const auto want = static_cast<std::size_t>(
+      std::min<std::uint64_t>({readable - fetch.range.from, chunk_bytes_, buffer.bytes().size()}));
   const auto n = stream->source->read_at(fetch.range.from, buffer.bytes().first(want));
   if (!n) {
     if (n.error().code == ErrorCode::kReplaced) {
@@ -99,12 +115,15 @@ FetchServer::Step FetchServer::serve(PeerId peer, wire::Fetch& fetch, FramePool&
       if (recovered) return Step::kWait;
       return unavailable(peer, fetch, to, stream == nullptr ? wire::LossReason::kTruncated : stream->gone);
     }
+    fetch.under_way = n.error().code == ErrorCode::kWouldBlock;
+    if (fetch.under_way) return Step::kLater;
     if (const auto count = read_error_log_.occurred(now)) {
       log::warn("cannot read for a fetch, the consumer will ask again",
                 {{"stream", fetch.stream}, {"path", stream->info.path}, {"error", n.error()}, {"count", *count}});
     }
     return end(peer, fetch, fetch.range.from);
   }
+  fetch.under_way = false;
   if (*n == 0) return end(peer, fetch, fetch.range.from);
 
   wire::FetchData data;

@@ -39,9 +39,12 @@ class FetchServer {
   const FetchCounters& counters() const { return counters_; }
 
  private:
-  enum class Step : std::uint8_t { kServed, kFinished, kWait };
+  enum class Step : std::uint8_t { kServed, kFinished, kWait, kLater };
+  struct Queued : wire::Fetch {
+    bool under_way = false;  ///< its source is not there yet
+  };
   std::size_t share() const;
-  Step serve(PeerId peer, wire::Fetch& fetch, FramePool& pool, std::size_t& bytes, MonoTime now);
+  Step serve(PeerId peer, Queued& fetch, FramePool& pool, std::size_t& bytes, MonoTime now);
   Step end(PeerId peer, const wire::Fetch& fetch, FileOffset to);
   Step unavailable(PeerId peer, const wire::Fetch& fetch, FileOffset to, wire::LossReason reason);
 
@@ -51,9 +54,9 @@ class FetchServer {
   Callbacks callbacks_;
   wire::Encoder encoder_;
   FetchCounters counters_;
-  std::map<PeerId, std::deque<wire::Fetch>> queues_;  ///< none is empty
-  std::map<PeerId, FramePool> pools_;                 ///< of each peer that fetched: counts what is on its way to it
-  PeerId served_first_{};                             ///< in the last turn
+  std::map<PeerId, std::deque<Queued>> queues_;  ///< none is empty
+  std::map<PeerId, FramePool> pools_;            ///< of each peer that fetched: counts what is on its way to it
+  PeerId served_first_{};                        ///< in the last turn
   log::Repeated read_error_log_;
 };
 

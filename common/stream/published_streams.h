@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 
 #include "common/stream/stream_source.h"
@@ -16,6 +17,7 @@ struct PublishedStream {
   wire::StreamInfo info;                               ///< sent, head and sealed are current
   StreamSource* source = nullptr;                      ///< null: its bytes can not be read any more
   wire::LossReason gone = wire::LossReason::kUnknown;  ///< why, when there is no source
+  std::optional<FileOffset> lost_from;                 ///< from there to the head it is lost for `gone`, source or not
   bool queued = false;                                 ///< in the broadcaster's turn order
   bool parked = false;                                 ///< has bytes, but nobody wants its topic
 };

@@ -84,6 +84,18 @@ void StreamPublisher::seal(StreamId id, FileOffset final_length, std::optional<w
   next_news_ = {};
 }
 
+void StreamPublisher::cut_off(StreamId id, wire::LossReason reason) {
+  PublishedStream* stream = streams_.find(id);
+  if (stream == nullptr) return;
+  if (!stream->info.sealed) stream->info.head = stream->info.sent + 1;
+  stream->info.sealed = true;
+  stream->info.sent = stream->info.head;
+  stream->lost_from = FileOffset{stream->info.head.raw - 1};
+  stream->gone = reason;
+  changed(*stream);
+  next_news_ = {};
+}
+
 void StreamPublisher::remove(StreamId id) {
   broadcaster_.forget(id);
   recent_.erase(id);
@@ -99,6 +111,11 @@ void StreamPublisher::remove(StreamId id) {
 const wire::StreamInfo* StreamPublisher::info(StreamId id) const {
   const PublishedStream* stream = streams_.find(id);
   return stream == nullptr ? nullptr : &stream->info;
+}
+
+bool StreamPublisher::wanted(StreamId id) const {
+  const PublishedStream* stream = streams_.find(id);
+  return stream != nullptr && wanted(*stream);
 }
 
 void StreamPublisher::identify(StreamId id, const wire::FileIdentity& file) {

@@ -59,9 +59,14 @@ class StreamPublisher final : public ControlEvents {
   void advance(StreamId stream, FileOffset head);
   /// `final_length` is final. With `gone` the bytes cannot be read any more, else the source stays.
   void seal(StreamId stream, FileOffset final_length, std::optional<wire::LossReason> gone);
+  /// All there is was sent, and what is behind cannot be read, however much it is: one byte stands for it as a loss.
+  /// What was sent stays readable.
+  void cut_off(StreamId stream, wire::LossReason reason);
   /// All of it is committed, or it is of no interest any more.
   void remove(StreamId stream);
   const wire::StreamInfo* info(StreamId stream) const;
+  /// Whether anybody wants its topic now.
+  bool wanted(StreamId stream) const;
   /// More is known of the file behind it.
   void identify(StreamId stream, const wire::FileIdentity& file);
 

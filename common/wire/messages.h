@@ -165,6 +165,7 @@ enum class LossReason : std::uint8_t {
   kDeleted = 3,
   kHoldExceeded = 4,
   kReadError = 5,
+  kArchiveDamaged = 6,  ///< the range is one byte that stands for all behind it, however many there were
 };
 /// "truncated", "deleted", ...: the word in logs, outputs and docs.
 std::string_view to_string(LossReason reason);

@@ -42,6 +42,7 @@ std::string_view to_string(LossReason reason) {
     case LossReason::kDeleted: return "deleted before it was delivered";
     case LossReason::kHoldExceeded: return "hold limit exceeded";
     case LossReason::kReadError: return "read error at the source";
+    case LossReason::kArchiveDamaged: return "damaged or incomplete archive";
   }
   return "unknown reason";
 }

@@ -80,8 +80,8 @@ TEST(TopicTest, NamesThatCannotBeOneAreRefusedWithASentence) {
 
 TEST(LossReasonTest, EveryReasonHasWordsOfItsOwnAndUnknownNumbersHaveWordsToo) {
   std::set<std::string_view> words;
-  for (std::uint8_t i = 0; i <= 5; ++i) words.insert(to_string(static_cast<LossReason>(i)));
-  EXPECT_EQ(words.size(), 6u);
+  for (std::uint8_t i = 0; i <= 6; ++i) words.insert(to_string(static_cast<LossReason>(i)));
+  EXPECT_EQ(words.size(), 7u);
   EXPECT_EQ(to_string(static_cast<LossReason>(200)), to_string(LossReason::kUnknown));
 }
 

@@ -362,7 +362,7 @@ TEST_F(WireLimitsTest, UnavailableNamesARange) {
 }
 
 TEST_F(WireLimitsTest, ReasonThatWeDoNotKnowIsReadAsUnknown) {
-  const auto m = unavailable({1, kStream, {{0}, {1}}, static_cast<LossReason>(6)});
+  const auto m = unavailable({1, kStream, {{0}, {1}}, static_cast<LossReason>(7)});
   ASSERT_TRUE(m);
   EXPECT_EQ(m->reason, LossReason::kUnknown);
 }
