@@ -47,6 +47,8 @@ void ProducerConfig::describe(OptionSet& options) {
                          "' unless given; a directory means everything below it");
   options.group("Files");
   options.list("exclude", exclude, "GLOB", "leave these files and directories out; without / at any depth");
+  options.list("rotated", rotated, "GLOB",
+               "where else to look for known files that a rotator moved; never for new ones");
   options.choice("from", from, {"beginning", "end"}, "where to begin in files that exist at the very first start");
   options.seconds("rescan", rescan, "walk all directories this often, in case a change was missed", 100ms);
   options.flag("poll", poll, "do not rely on inotify: walk every --rescan seconds, at most 1");
@@ -87,6 +89,7 @@ std::vector<std::string> ProducerConfig::problems() const {
     need(Glob::parse(argument.pattern));
   }
   for (const auto& text : exclude) need(Glob::parse(exclusion(text)));
+  for (const auto& text : rotated) need(Glob::parse(text));
   if (!to_compression(compression)) {
     out.push_back("--compression '" + compression +
                   "': must be auto, none, zstd or zstd:LEVEL with a level from 1 to 19");
@@ -188,6 +191,7 @@ TailerConfig ProducerConfig::tailer() const {
   out.from_end = from == "end";
   out.hold_time = hold_time;
   out.hold_bytes = hold_bytes;
+  out.rotated = rotated;
   return out;
 }
 

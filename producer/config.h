@@ -19,6 +19,7 @@ namespace fantail {
 struct ProducerConfig {
   std::vector<std::string> files;  ///< [TOPIC=]GLOB
   std::vector<std::string> exclude;
+  std::vector<std::string> rotated;
   std::string from = "beginning";
   Duration rescan = 60s;
   bool poll = false;
