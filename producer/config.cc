@@ -82,6 +82,8 @@ void ProducerConfig::describe(OptionSet& options) {
                          "' unless given; a directory means everything below it");
   options.group("Files");
   options.list("exclude", exclude, "GLOB", "leave these files and directories out; without / at any depth");
+  options.list("rotated", rotated, "GLOB",
+               "where else to look for known files that a rotator moved; never for new ones");
   options.in_order(in_order);
   options.list("from", from, "beginning|end",
                "where to begin in files that exist at the very first start (default beginning); one is for all "
@@ -154,6 +156,7 @@ std::vector<std::string> ProducerConfig::problems() const {
       out.push_back("--limit '" + printable(text) + "': " + *problem);
     }
   }
+  for (const auto& text : rotated) need(Glob::parse(text));
   if (!to_compression(compression)) {
     out.push_back("--compression '" + compression +
                   "': must be auto, none, zstd or zstd:LEVEL with a level from 1 to 19");
@@ -265,6 +268,7 @@ TailerConfig ProducerConfig::tailer() const {
   out.decompress = archives == "decompress";
   out.hold_time = hold_time;
   out.hold_bytes = hold_bytes;
+  out.rotated = rotated;
   return out;
 }
 

@@ -20,6 +20,7 @@ namespace fantail {
 struct ProducerConfig {
   std::vector<std::string> files;  ///< [TOPIC=]GLOB
   std::vector<std::string> exclude;
+  std::vector<std::string> rotated;
   std::vector<std::string> from;           ///< beginning|end
   std::vector<OptionSet::Given> in_order;  ///< which `from` stands before which of `files`
   Duration ignore_older = 0s;              ///< 0: no file is too old

@@ -92,6 +92,7 @@ void Tailer::sweep(MonoTime now) {
   std::vector<StreamId> finished;
   std::vector<StreamId> asleep;
   std::vector<StreamId> changed;  ///< damaged archives whose file is another by now
+  std::vector<StreamId> copied;   ///< all that there is of them is safe
   std::vector<StreamId> unseen;   ///< changes of them are told by nobody
   for (const StreamId id : awake_) {
     Tracked* tracked = find(id);
@@ -110,7 +111,12 @@ void Tailer::sweep(MonoTime now) {
     if (tracked->sealed_since) {
       const bool done = committed ? *committed >= info->head
                                   : info->sent >= info->head && now - *tracked->sealed_since >= kForgetUnwantedAfter;
-      if (done) finished.push_back(id);
+      if (done) {
+        finished.push_back(id);
+      } else if (tracked->copied_to && !tracked->record.gone) {
+        const FileOffset safe = committed.value_or(info->sent);
+        if (safe >= *tracked->copied_to && now - *tracked->sealed_since >= kSweepInterval) copied.push_back(id);
+      }
       continue;
     }
     if (tracked->deleted_since) continue;
@@ -140,6 +146,18 @@ void Tailer::sweep(MonoTime now) {
   for (const StreamId id : changed) {
     if (Tracked* tracked = find(id)) reincarnate(*tracked, wire::LossReason::kTruncated);
   }
+  for (const StreamId id : copied) {
+    Tracked& tracked = *tracked_.at(id);
+    log::warn("bytes that were appended between copying and truncating a file are lost",
+              {{"stream", id},
+               {"path", tracked.record.info.path},
+               {"bytes", publisher_->info(id)->head - *tracked.copied_to}});
+    give_up(tracked, wire::LossReason::kTruncated);
+  }
+  for (const StreamId id : finished) {
+    if (!tracked_.at(id)->record.gone) leave_copy(*tracked_.at(id));
+  }
+  if (!finished.empty() && !dirty_copies_.empty() && !save_copies()) return;  // told by the next save()
   if (auto ok = registry_.remove_streams(finished); !ok) {
     if (const auto n = save_error_log_.occurred(now))
       log::error("cannot forget finished streams", {{"error", ok.error()}, {"count", *n}});
@@ -163,11 +181,12 @@ void Tailer::sweep(MonoTime now) {
 // ---- for a program that ends when everything is done
 
 bool Tailer::everything_sent() const {
-  return !recollection_ && fresh_.empty() && std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
-    const wire::StreamInfo* info = publisher_->info(entry.first);
-    const bool read = entry.second->sealed_since || entry.second->file.all_decompressed();
-    return info != nullptr && info->sent == info->head && read;
-  });
+  return !recollection_ && fresh_.empty() && pending_.empty() &&
+         std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
+           const wire::StreamInfo* info = publisher_->info(entry.first);
+           const bool read = entry.second->sealed_since || entry.second->file.all_decompressed();
+           return info != nullptr && info->sent == info->head && read;
+         });
 }
 
 void Tailer::seal_for_now() {
@@ -178,7 +197,7 @@ void Tailer::seal_for_now() {
 }
 
 bool Tailer::everything_committed() const {
-  if (recollection_ || !fresh_.empty()) return false;
+  if (recollection_ || !fresh_.empty() || !pending_.empty()) return false;
   if (!tracked_.empty() && !ledger_.anybody_was_here()) return false;  // empty files are to be known somewhere, too
   return std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
     const wire::StreamInfo* info = publisher_->info(entry.first);

@@ -51,6 +51,17 @@ CREATE TABLE IF NOT EXISTS archives (  -- streams of decompressed bytes
   position INTEGER NOT NULL,
   digest INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS copies (  -- files that are there and are not sent: a stream has their bytes
+  device INTEGER NOT NULL,
+  inode INTEGER NOT NULL,
+  path TEXT NOT NULL,
+  stream TEXT NOT NULL,
+  size INTEGER NOT NULL,
+  head_length INTEGER NOT NULL,
+  head_digest INTEGER NOT NULL,
+  tail_digest INTEGER NOT NULL,
+  PRIMARY KEY (device, inode)
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS commits_by_stream ON commits (stream);
 )sql";
 
@@ -307,7 +318,7 @@ Status Registry::save(const std::vector<StreamRecord>& changed, const Commits& c
   if (!transaction) return tl::unexpected(transaction.error());
   auto row = database_.prepare(
       "UPDATE streams SET current_path=?, cursor=?, head=?, head_length=?, head_digest=?, tail_digest=?, sealed=?, "
-      "gone=? "
+      "gone=?, device=?, inode=? "
       "WHERE stream=?");
   auto commit = database_.prepare("INSERT OR REPLACE INTO commits VALUES (?,?,?)");
   if (!row) return tl::unexpected(row.error());
@@ -316,12 +327,55 @@ Status Registry::save(const std::vector<StreamRecord>& changed, const Commits& c
     row->bind(1, r.current_path).bind(2, r.fingerprint.cursor.raw).bind(3, r.info.head.raw);
     row->bind(4, std::uint64_t{r.fingerprint.head_length}).bind(5, r.fingerprint.head_digest);
     row->bind(6, r.fingerprint.tail_digest).bind(7, std::int64_t{r.info.sealed}).bind(8, gone_column(r.gone));
-    row->bind(9, to_string(r.info.stream));
+    row->bind(9, r.key.device).bind(10, r.key.inode).bind(11, to_string(r.info.stream));
     if (auto ok = row->run(); !ok) return ok;
   }
   if (auto ok = save_archives(changed); !ok) return ok;
   for (const auto& [of, offset] : commits) {
     if (auto ok = commit->bind(1, of.first).bind(2, to_string(of.second)).bind(3, offset.raw).run(); !ok) return ok;
+  }
+  return transaction->commit();
+}
+
+Result<std::vector<CopyRecord>> Registry::load_copies() {
+  auto rows =
+      database_.prepare("SELECT device, inode, path, stream, size, head_length, head_digest, tail_digest FROM copies");
+  if (!rows) return tl::unexpected(rows.error());
+  std::vector<CopyRecord> out;
+  for (;;) {
+    const auto row = rows->step();
+    if (!row) return tl::unexpected(row.error());
+    if (!*row) return out;
+    const auto id = id_from_hex<StreamId>(rows->text(3));
+    if (!id) return fail(ErrorCode::kCorrupt, "registry: the stream of a copy is not readable");
+    CopyRecord copy;
+    copy.key = {rows->unsigned_integer(0), rows->unsigned_integer(1)};
+    copy.path = rows->text(2);
+    copy.stream = *id;
+    copy.fingerprint.cursor = {rows->unsigned_integer(4)};
+    copy.fingerprint.head_length = static_cast<std::uint32_t>(rows->unsigned_integer(5));
+    copy.fingerprint.head_digest = rows->unsigned_integer(6);
+    copy.fingerprint.tail_digest = rows->unsigned_integer(7);
+    out.push_back(std::move(copy));
+  }
+}
+
+Status Registry::save_copies(const std::vector<CopyRecord>& changed, const std::vector<FileKey>& dropped) {
+  if (changed.empty() && dropped.empty()) return {};
+  auto transaction = database_.begin(Database::Durability::kProcessDeath);
+  if (!transaction) return tl::unexpected(transaction.error());
+  auto put = database_.prepare("INSERT OR REPLACE INTO copies VALUES (?,?,?,?,?,?,?,?)");
+  auto drop = database_.prepare("DELETE FROM copies WHERE device = ? AND inode = ?");
+  if (!put) return tl::unexpected(put.error());
+  if (!drop) return tl::unexpected(drop.error());
+  for (const CopyRecord& copy : changed) {
+    put->bind(1, copy.key.device).bind(2, copy.key.inode).bind(3, copy.path).bind(4, to_string(copy.stream));
+    put->bind(5, copy.fingerprint.cursor.raw).bind(6, std::uint64_t{copy.fingerprint.head_length});
+    put->bind(7, copy.fingerprint.head_digest).bind(8, copy.fingerprint.tail_digest);
+    if (auto ok = put->run(); !ok) return ok;
+  }
+  for (const FileKey key : dropped) {
+    if (auto ok = drop->bind(1, key.device).bind(2, key.inode).run(); !ok) return ok;
   }
   return transaction->commit();
 }

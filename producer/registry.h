@@ -10,6 +10,7 @@
 #include "common/storage/state_directory.h"
 #include "common/stream/commit_ledger.h"
 #include "common/wire/messages.h"
+#include "producer/file_content.h"
 #include "producer/tailed_file.h"
 
 namespace fantail {
@@ -55,14 +56,16 @@ class Registry {
   Status finish_rebuilding(const std::vector<StreamRecord>& streams, std::uint64_t last_sequence);
   Result<std::vector<StreamRecord>> load_streams();
   Status load_consumers(CommitLedger& ledger);
+  Result<std::vector<CopyRecord>> load_copies();
 
   /// The sequence for the next new stream.
   std::uint64_t next_sequence() { return ++last_sequence_; }
   Status insert(const std::vector<StreamRecord>& fresh);
 
   using Commits = std::map<std::pair<std::string, StreamId>, FileOffset>;  ///< by durable name and stream
-  /// Positions, paths and seals of `changed`, and what consumers committed, in one transaction.
+  /// Positions, files, paths and seals of `changed`, and what consumers committed, in one transaction.
   Status save(const std::vector<StreamRecord>& changed, const Commits& commits);
+  Status save_copies(const std::vector<CopyRecord>& changed, const std::vector<FileKey>& dropped);
   Status save_consumer(const std::string& name, const Interest& interest);
   Status remove_streams(const std::vector<StreamId>& streams);
   Status forget_consumer(const std::string& name);

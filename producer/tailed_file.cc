@@ -78,6 +78,12 @@ wire::FileIdentity identity_of(FileKey key, const Fingerprint& fingerprint) {
 TailedFile::TailedFile(std::string path, FileKey key, Fingerprint fingerprint)
     : path_(std::move(path)), key_(key), fingerprint_(fingerprint) {}
 
+void TailedFile::move_to(std::string path, FileKey key) {
+  fd_.reset();
+  path_ = std::move(path);
+  key_ = key;
+}
+
 tl::unexpected<Error> TailedFile::replaced(const char* why) const {
   return fail(ErrorCode::kReplaced, path_ + ": " + why);
 }

@@ -114,6 +114,10 @@ class TailedFile final : public StreamSource {
 
   const std::string& path() const { return path_; }
   void set_path(std::string path) { path_ = std::move(path); }  ///< it was renamed
+  /// Another file has the same bytes and takes its place.
+  void move_to(std::string path, FileKey key);
+  /// Somebody opened it before.
+  void keep_open(UniqueFd fd) { fd_ = std::move(fd); }
   FileKey key() const { return key_; }
   const Fingerprint& fingerprint() const { return fingerprint_; }
 

@@ -20,7 +20,14 @@ constexpr std::size_t kFreshAtATime = 4096;
 }  // namespace
 
 Tailer::Tailer(TailerConfig config, Discovery& discovery, Registry& registry, CommitLedger& ledger)
-    : config_(config), discovery_(discovery), registry_(registry), ledger_(ledger) {}
+    : config_(std::move(config)), discovery_(discovery), registry_(registry), ledger_(ledger) {
+  if (config_.rotated.empty()) return;
+  std::vector<Selection> places;
+  for (const std::string& glob : config_.rotated) {
+    if (auto parsed = Glob::parse(glob)) places.push_back({std::move(*parsed), {}});
+  }
+  if (auto rotated = Discovery::open(std::move(places), {}, true)) rotated_.emplace(std::move(*rotated));
+}
 Tailer::~Tailer() = default;
 
 Tailer::Tracked* Tailer::find(StreamId id) {
@@ -48,11 +55,19 @@ Status Tailer::begin() {
   auto known = registry_.load_streams();
   if (!known) return tl::unexpected(known.error());
   if (auto ok = registry_.load_consumers(ledger_); !ok) return ok;
+  if (auto ok = load_copies(); !ok) return ok;
   first_start_ = known->empty() && !registry_.started();  // a registry of before there was that row has streams
   std::vector<StreamId> replaced;
   for (StreamRecord& record : *known) {
-    // Sealed, and readable only through the descriptor of the run that ended: the file had no name any more.
-    const bool held_until_then = record.info.sealed && !record.gone;
+    // Sealed and its file is there: a copy that lacks the stream's end, see adopt(). Else it was readable only through
+    // the descriptor of the run that ended: the file had no name any more.
+    std::optional<FileOffset> copied_to;
+    if (record.info.sealed && !record.gone) {
+      TailedFile copy(record.current_path, record.key, record.fingerprint);
+      const auto look = copy.look(true);
+      if (look && look->size <= record.info.head.raw) copied_to = FileOffset{look->size};
+    }
+    const bool held_until_then = record.info.sealed && !record.gone && !copied_to;
     if (held_until_then) {
       record.gone = wire::LossReason::kDeleted;
       record.info.sent = record.info.head;
@@ -65,6 +80,10 @@ Status Tailer::begin() {
           by_key_.try_emplace(tracked.record.key, tracked.record.info.stream).second) {
         by_path_[tracked.record.current_path] = tracked.record.info.stream;
       }
+      if (copied_to && tracked.file.open()) {
+        tracked.copied_to = copied_to;
+        by_key_[tracked.record.key] = tracked.record.info.stream;
+      }
       if (held_until_then) {
         counters_.given_up_bytes += uncommitted_bytes(tracked);
         dirty_.insert(tracked.record.info.stream);
@@ -75,8 +94,11 @@ Status Tailer::begin() {
     if (!only) replaced.push_back(std::exchange(at->second, tracked.record.info.stream));
     by_path_[tracked.record.current_path] = tracked.record.info.stream;
   }
-  // An inode has one file at a time. The older stream had ended, and the end of the program came before that was saved.
-  for (const StreamId id : replaced) give_up(*find(id), wire::LossReason::kTruncated);
+  // An inode has one file at a time. The older stream had ended, or gone on in a copy, and the end of the program came
+  // before that was saved.
+  for (const StreamId id : replaced) {
+    if (!find_copy(*find(id), wire::LossReason::kTruncated, true)) give_up(*find(id), wire::LossReason::kTruncated);
+  }
   starting_ = true;
   scan(now_);
   starting_ = first_start_ = false;
@@ -144,6 +166,10 @@ std::size_t Tailer::turn(MonoTime now) {
   if (now >= next_scan_) scan(now);
   announce_fresh();
   if (!missing_.empty()) resolve_missing(now);
+  if (!pending_.empty()) {
+    settle_pending();
+    announce_fresh();
+  }
   work += decompress(now);
   if (now >= next_sweep_) sweep(now);
   if (now >= next_save_) save(now);
@@ -155,6 +181,7 @@ MonoTime Tailer::due() const {
   MonoTime at = std::min({next_scan_, next_sweep_, next_save_});
   if (!archives_.empty()) at = std::min(at, next_archive_);
   for (const auto& [id, since] : missing_) at = std::min(at, since + kMissingGrace);
+  for (const auto& [key, pending] : pending_) at = std::min(at, std::max(pending.since + kMissingGrace, now_ + 10ms));
   return at;
 }
 
@@ -179,6 +206,7 @@ void Tailer::scan(MonoTime now) {
       not_met.push_back(id);
     }
   }
+  drop_copies_that_are_gone();
   for (const StreamId id : not_met) {
     Tracked* tracked = find(id);
     if (tracked == nullptr || tracked->sealed_since) continue;
@@ -218,7 +246,9 @@ void Tailer::look_at(const std::string& path, const std::string& origin) {
     ++ignored_;
     return;
   }
-  mint(path, by_origin ? origin : path, *key, *selection);
+  const std::string& name = by_origin ? origin : path;
+  if (!first_start_ && !becomes_stream(path, name, *key)) return;
+  mint(path, name, *key, *selection);
   // In one piece only where a start that is cut short would not be the first again, and files begin at 0 that must not.
   const bool divisible = !first_start_ || !discovery_.from_end_anywhere();
   if (fresh_.size() >= kFreshAtATime && starting_ && divisible) announce_fresh();
@@ -246,7 +276,8 @@ void Tailer::refresh(Tracked& tracked) {
   if (info == nullptr) return;
   awake_.insert(id);
   // New bytes are read at once, unless others wait before them: then the look itself has to tell whose bytes they are.
-  const bool verify = info->sent < info->head;
+  // The same when it is opened again: the inode may be another file's by now.
+  const bool verify = info->sent < info->head || !tracked.file.is_open();
   const auto look = tracked.file.look(verify);
   if (!look) {
     if (look.error().code == ErrorCode::kReplaced) return reincarnate(tracked, wire::LossReason::kTruncated);
@@ -277,6 +308,7 @@ void Tailer::refresh(Tracked& tracked) {
   look_at_archive(tracked);
   tracked.names = look->names;
   if (look->deleted() && !tracked.deleted_since) {
+    if (find_copy(tracked, wire::LossReason::kDeleted, true)) return;
     tracked.deleted_since = now_;
     deleted_.insert(id);
     unlink_path(tracked);
@@ -333,6 +365,7 @@ void Tailer::announce_fresh() {
     Tracked& tracked = track(std::move(record));
     const StreamId id = tracked.record.info.stream;
     by_key_[tracked.record.key] = id;
+    if (auto opened = opened_.extract(tracked.record.key)) tracked.file.keep_open(std::move(opened.mapped()));
     by_path_[tracked.record.current_path] = id;
     ++counters_.streams_created;
     log::info("file found", {{"stream", id}, {"topic", tracked.record.info.topic}, {"path", tracked.file.path()}});
@@ -387,7 +420,7 @@ void Tailer::resolve_missing(MonoTime now) {
       if (!place.empty() && !place.ends_with(" (deleted)")) rename(*tracked, place);
       tracked->astray = true;
       refresh(*tracked);
-    } else {
+    } else if (!find_elsewhere(*tracked) && !find_copy(*tracked, wire::LossReason::kDeleted, true)) {
       give_up(*tracked, wire::LossReason::kDeleted);
     }
   }
@@ -398,7 +431,7 @@ void Tailer::reincarnate(Tracked& tracked, wire::LossReason reason) {
   const std::string path = tracked.file.path();
   log::info("file was truncated or rewritten",
             {{"stream", tracked.record.info.stream}, {"path", path}, {"offset", tracked.file.fingerprint().cursor}});
-  give_up(tracked, reason);
+  if (!find_copy(tracked, reason, true)) give_up(tracked, reason);
   look_at(path);
   announce_fresh();
   // It went by a name that no pattern takes; another of its names may be one that is taken.
@@ -413,8 +446,10 @@ void Tailer::give_up(Tracked& tracked, wire::LossReason reason) {
   // truncation the head may be that of the new content already.
   FileOffset end = std::max(tracked.file.fingerprint().cursor, tracked.verified_end);
   if (reason != wire::LossReason::kTruncated && info != nullptr) end = std::max(end, info->head);
+  if (tracked.record.info.sealed && info != nullptr) end = info->head;
   // What is left of an archive is a loss of unknown length: one byte stands for it.
   if (!tracked.sealed_since && !tracked.file.all_decompressed()) end = end + 1;
+  if (tracked.copied_to) leave_copy(tracked);
   publisher_->seal(id, end, reason);
   tracked.record.info.sealed = true;
   tracked.record.info.head = end;
@@ -451,7 +486,9 @@ void Tailer::save(MonoTime now) {
   for (const StreamId id : dirty_) {
     if (const Tracked* tracked = find(id)) changed.push_back(record_of(*tracked));
   }
-  if (auto ok = registry_.save(changed, commits_); !ok) {
+  auto ok = registry_.save(changed, commits_);
+  if (ok) ok = save_copies();
+  if (!ok) {
     if (const auto n = save_error_log_.occurred(now)) {
       log::error("cannot save positions, will keep trying", {{"error", ok.error()}, {"count", *n}});
     }

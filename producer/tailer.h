@@ -14,7 +14,9 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/stream/stream_publisher.h"
+#include "producer/adoption.h"
 #include "producer/discovery.h"
+#include "producer/file_content.h"
 #include "producer/recollection.h"
 #include "producer/registry.h"
 #include "producer/start_order.h"
@@ -26,16 +28,18 @@ struct TailerConfig {
   Duration rescan = 60s;    ///< full walk, in case events were missed; also the period when polling
   Duration ignore_older{};  ///< files not modified for so long are not begun until they are; 0: all are
   StartOrder order = StartOrder::kOldest;
-  bool decompress = true;        ///< new streams of archives are what is in these
-  Duration hold_time = 24h;      ///< a deleted file is kept readable this long for consumers that miss it
-  std::uint64_t hold_bytes = 0;  ///< uncommitted bytes of deleted files kept, in all; 0: no limit
+  bool decompress = true;            ///< new streams of archives are what is in these
+  Duration hold_time = 24h;          ///< a deleted file is kept readable this long for consumers that miss it
+  std::uint64_t hold_bytes = 0;      ///< uncommitted bytes of deleted files kept, in all; 0: no limit
+  std::vector<std::string> rotated;  ///< globs: where else known streams are looked for; no source of new ones
 };
 
 struct TailerCounters {
   std::uint64_t streams_created = 0;
   std::uint64_t streams_sealed = 0;
-  std::uint64_t given_up_bytes = 0;  ///< uncommitted bytes that can not be read any more
-  std::uint64_t walks = 0;           ///< of all directories
+  std::uint64_t given_up_bytes = 0;   ///< uncommitted bytes that can not be read any more
+  std::uint64_t streams_adopted = 0;  ///< that go on in a copy of their file
+  std::uint64_t walks = 0;            ///< of all directories
 };
 
 /// Turns files into streams and keeps the two together: which file is which stream (DESIGN: identity), what to do when
@@ -79,6 +83,20 @@ class Tailer final : public PublisherEvents {
 
  private:
   struct Tracked;
+  /// A new file of which it is not clear yet whether it will be the copy of a stream.
+  struct Pending {
+    std::string path;
+    std::string name;  ///< as in mint()
+    MonoTime since{};  ///< it has not grown
+    std::uint64_t size = 0;
+    std::optional<StreamId> away;  ///< waits for that one's file to be found
+    UniqueFd fd;                   ///< what is written to it before it is deleted is not lost
+  };
+  struct Copy {
+    CopyRecord record;
+    MonoTime seen{};         ///< when it was found to be one, as far as it went
+    std::uint64_t walk = 0;  ///< the last that came by it
+  };
 
   Status begin();
   void start_rebuilding();
@@ -91,6 +109,18 @@ class Tailer final : public PublisherEvents {
   bool too_old(const FileStatus& file, const Selection& selection) const;
   void mint(const std::string& path, const std::string& name, FileKey key, const Selection& selection);
   void announce_fresh();
+  Status load_copies();
+  bool becomes_stream(const std::string& path, const std::string& name, FileKey key);
+  bool is_known_copy(const std::string& path, FileKey key, std::uint64_t size);
+  Verdict judge(FileContent& content, const std::string& path, FileKey key, StreamId& of);
+  Verdict judge_as(StreamId id, Newcomer& newcomer, FileContent& content, const std::string& path, FileKey key);
+  void settle_pending();
+  bool find_elsewhere(Tracked& tracked);
+  bool find_copy(Tracked& tracked, wire::LossReason reason, bool siblings);
+  bool adopt(Tracked& tracked, const std::string& path, FileKey key, wire::LossReason reason);
+  void leave_copy(const Tracked& tracked);
+  void drop_copies_that_are_gone();
+  Status save_copies();
   void look_for(Tracked& tracked);
   void lost_sight(Tracked& tracked);
   void resolve_missing(MonoTime now);
@@ -132,6 +162,11 @@ class Tailer final : public PublisherEvents {
   std::vector<StreamRecord> fresh_;     ///< found, not yet in the registry
   std::set<FileKey> fresh_keys_;        ///< of those
   std::size_t ignored_ = 0;             ///< files that were too old at the last walk
+  std::map<FileKey, Pending> pending_;
+  std::map<FileKey, Copy> copies_;  ///< not sent
+  std::set<FileKey> dirty_copies_;
+  std::map<FileKey, UniqueFd> opened_;  ///< of those in `fresh_` that were pending
+  std::optional<Discovery> rotated_;    ///< no source of new files
   std::set<StreamId> dirty_;
   std::vector<std::size_t> matched_;
   Registry::Commits commits_;                   ///< not saved yet

@@ -15,6 +15,8 @@ struct Tailer::Tracked {
   bool astray = false;            ///< its name, if it has one, is where nobody watches
   std::uint64_t names = 1;        ///< hard links, when it was looked at
   std::uint64_t met_in_walk = 0;  ///< the last walk that came by one of its names
+  /// The end of what a copy holds of a stream of which more was seen: the rest will be a loss.
+  std::optional<FileOffset> copied_to;
   std::optional<MonoTime> deleted_since;
   std::optional<MonoTime> sealed_since;
 

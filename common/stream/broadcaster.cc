@@ -121,6 +121,8 @@ Broadcaster::Step Broadcaster::step(PublishedStream& stream, MonoTime now) {
   if (!ready) {
     if (ready.error().code == ErrorCode::kReplaced) {
       callbacks_.broken(stream, ready.error());
+      // Its owner may have found the bytes somewhere else.
+      if (const auto* left = streams_.find(id); left != nullptr && left->source != nullptr) retry_later(id, now);
       return Step::kNothing;
     }
     if (ready.error().code == ErrorCode::kWouldBlock) return Step::kLater;

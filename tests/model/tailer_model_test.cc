@@ -36,7 +36,8 @@ struct Incarnation {
   bool found = false;    ///< by the producer: it ran while the file had a name that the pattern takes
   std::size_t seen = 0;  ///< bytes that it could read then: these must arrive
   MonoTime grown{};
-  bool alike = false;  ///< begins like another file
+  bool alike = false;   ///< begins like another file
+  bool copied = false;  ///< nobody writes to what copytruncate left
 };
 
 class TailerModelTest : public testing::Test {
@@ -220,10 +221,26 @@ class TailerModelTest : public testing::Test {
     const std::string text = some_text();
     note("copy " + name + " to " + to + ", truncate it and write " + std::to_string(text.size()));
     std::filesystem::copy_file(path(name), path(to));
-    incarnate(to, at.at(name)->bytes);
-    at[to]->alike = true;
+    Incarnation* const copied = at.at(name);
     test::rewrite(path(name), text);
     reincarnate(name, text);
+    at[to] = copied;  // goes on there
+    copied->copied = true;
+  }
+  /// As `mv` does from one file system to another, where the file has another inode then.
+  void move_by_copying(const std::string& name) {
+    const std::string to = rotated_name(name);
+    note("copy " + name + " to " + to + " and delete it");
+    std::filesystem::copy_file(path(name), path(to));
+    std::filesystem::remove(path(name));
+    at[to] = at.at(name);
+    at.erase(name);
+  }
+  /// A copy of a file that stays.
+  void copy(const std::string& name) {
+    const std::string to = name.substr(0, name.find(".log")) + ".log~" + std::to_string(++rotations);
+    note("copy " + name + " to " + to);
+    std::filesystem::copy_file(path(name), path(to));
   }
   void rewrite_in_place(const std::string& name) {
     std::string text = chance->text(at.at(name)->bytes.size());
@@ -263,7 +280,10 @@ class TailerModelTest : public testing::Test {
   }
   /// A new file that begins like another, in place of what has the name.
   void begin_alike(const std::string& name, const std::string& other) {
-    const std::string text = at.at(other)->bytes.substr(0, number(1, 6000)) + chance->text(number(64, 300));
+    // Not with all that was read of it: then it would be its continuation.
+    const Incarnation& like = *at.at(other);
+    const std::size_t most = like.found ? std::max<std::size_t>(like.seen / 2, 1) : 6000;
+    const std::string text = like.bytes.substr(0, number(1, most)) + chance->text(number(64, 300));
     note("make " + name + " with " + std::to_string(text.size()) + " bytes, beginning like " + other);
     test::rewrite(path("temporary"), text);
     std::filesystem::rename(path("temporary"), path(name));
@@ -290,9 +310,10 @@ class TailerModelTest : public testing::Test {
     if (!at.empty() && chance->with(0.3)) name = some_name();  // also to those that were rotated
     if (!at.contains(name)) return append(name);
     const Incarnation& file = *at.at(name);
+    if (file.copied) return chance->with(0.7) ? rename(name) : remove(name);
     // What is the beginning of another file must not come to be where that file was: nothing could tell the two apart.
     const bool may_be_cut = knows_all_it_read && !file.alike;
-    switch (number(0, 17)) {
+    switch (number(0, 18)) {
       case 0:
       case 1:
       case 2: return append(name);
@@ -305,14 +326,16 @@ class TailerModelTest : public testing::Test {
       case 9: return remove(name);
       case 10: remove(name); return append(name);
       case 11: return producer && names_of(name) == 1 ? append_and_delete(name) : append(name);
-      case 12: return file.alike ? append(name) : copy_and_truncate(name);
+      // What was moved while nobody knew any stream is not found again.
+      case 12: return file.alike || registry_lost ? append(name) : copy_and_truncate(name);
+      case 18: return names_of(name) == 1 && !registry_lost ? move_by_copying(name) : append(name);
       case 13: return may_be_cut && file.bytes.size() >= 64 ? rewrite_second_half(name) : append(name);
       case 14: return move_over(name, some_name());
       case 15:
       case 16: return link(name);
       case 17: {
         const std::string other = some_name();
-        return at.at(other)->alike ? append(name) : begin_alike(name, other);
+        return at.at(other)->alike || !knows_all_it_read ? append(name) : begin_alike(name, other);
       }
     }
   }

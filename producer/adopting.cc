@@ -1,0 +1,336 @@
+// The part of Tailer that recognises copies of files: which new file is one, and in which file a stream goes on whose
+// own was truncated or is gone. Newcomer decides, see docs/decisions/0009-adopting-copies.md.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "producer/adoption.h"
+#include "producer/tracked.h"
+
+namespace fantail {
+namespace {
+
+constexpr Duration kPendingGrace = 1s;  // between the end of a copy and the truncation of its original
+constexpr Duration kStillCopying = 2s;  // since a growing copy was last compared with its original
+
+KnownStream known(const Fingerprint& fingerprint, KnownStream::State state, bool kin) {
+  KnownStream out;
+  out.state = state;
+  out.fingerprint = fingerprint;
+  out.kin = kin;
+  return out;
+}
+
+bool has_no_name(int fd) {
+  struct stat status {};
+  return ::fstat(fd, &status) == 0 && status.st_nlink == 0;
+}
+
+}  // namespace
+
+Status Tailer::load_copies() {
+  auto copies = registry_.load_copies();
+  if (!copies) return tl::unexpected(copies.error());
+  for (CopyRecord& record : *copies) {
+    const FileKey key = record.key;
+    copies_[key] = {std::move(record), now_, counters_.walks};
+  }
+  return {};
+}
+
+/// Whether a file that no stream has is to become one now. Else it is the copy of one, or may turn out to be.
+bool Tailer::becomes_stream(const std::string& path, const std::string& name, FileKey key) {
+  auto content = FileContent::open(path, key);
+  if (!content) return true;  // named when it is looked at
+  const std::uint64_t size = content->size();
+  if (is_known_copy(path, key, size)) return false;
+  StreamId of;
+  const Verdict verdict = size == 0 ? Verdict::kWait : judge(*content, path, key, of);
+  if (by_key_.contains(key)) return false;  // a stream goes on in it
+  auto pending = pending_.find(key);
+  switch (verdict) {
+    case Verdict::kBacking: return false;
+    case Verdict::kCopy: {
+      auto record = describe_copy(path, key, of);
+      if (!record) return true;
+      if (!copies_.contains(key)) log::info("a copy of what is sent already", {{"path", path}, {"stream", of}});
+      copies_[key] = {std::move(*record), now_, counters_.walks};
+      dirty_copies_.insert(key);
+      if (pending != pending_.end()) pending_.erase(pending);
+      return false;
+    }
+    case Verdict::kWait: {
+      const Tracked* tracked = find(of);
+      const bool away = tracked != nullptr && missing_.contains(of);
+      const bool same = pending != pending_.end() && pending->second.size == size;
+      if (same && !away && now_ - pending->second.since >= kPendingGrace) break;
+      Pending next{path, name, same ? pending->second.since : now_, size, std::nullopt, content->take_fd()};
+      if (away) next.away = of;
+      pending_[key] = std::move(next);
+      return false;
+    }
+    case Verdict::kStranger: break;
+  }
+  if (pending != pending_.end()) {
+    opened_[key] = std::move(pending->second.fd);
+    pending_.erase(pending);
+  }
+  return true;
+}
+
+bool Tailer::is_known_copy(const std::string& path, FileKey key, std::uint64_t size) {
+  const auto found = copies_.find(key);
+  if (found == copies_.end()) return false;
+  Copy& copy = found->second;
+  bool still = is_copy_still(copy.record, path);
+  if (!still && now_ - copy.seen < kStillCopying && is_copy_still(copy.record, path, true)) {
+    // It was still growing when its original was truncated.
+    const Tracked* original = find(copy.record.stream);
+    if (original != nullptr && original->record.gone && size <= original->file.fingerprint().cursor.raw) {
+      if (auto record = describe_copy(path, key, copy.record.stream)) {
+        copy.record = std::move(*record);
+        dirty_copies_.insert(key);
+        still = true;
+      }
+    }
+  }
+  if (!still) {
+    const StreamId of = copy.record.stream;
+    const Tracked* original = find(of);
+    if (original != nullptr && !original->record.gone) return false;  // compared with it again
+    copies_.erase(found);
+    dirty_copies_.insert(key);
+    return false;
+  }
+  if (copy.record.path != path) {
+    copy.record.path = path;
+    dirty_copies_.insert(key);
+  }
+  copy.walk = counters_.walks;
+  // What becomes of the copy while its original goes is known by comparing them while both are there.
+  return true;
+}
+
+/// What the file is to the streams that are known; of which in `of`.
+Verdict Tailer::judge(FileContent& content, const std::string& path, FileKey key, StreamId& of) {
+  Newcomer newcomer(content);
+  std::vector<StreamId> candidates;
+  for (const auto& [id, tracked] : tracked_) {
+    const bool kin = are_kin(path, tracked->record.info.path) || are_kin(path, tracked->file.path());
+    if (tracked->record.key != key && newcomer.may_be(tracked->file.fingerprint(), kin)) candidates.push_back(id);
+  }
+  Verdict best = Verdict::kStranger;
+  for (const StreamId id : candidates) {
+    const Verdict verdict = judge_as(id, newcomer, content, path, key);
+    if (verdict == Verdict::kStranger) continue;
+    of = id;
+    best = verdict;
+    if (verdict != Verdict::kWait) break;
+  }
+  const auto before = copies_.find(key);
+  if (best != Verdict::kCopy && before != copies_.end()) {
+    copies_.erase(before);
+    dirty_copies_.insert(key);
+  }
+  return best;
+}
+
+Verdict Tailer::judge_as(StreamId id, Newcomer& newcomer, FileContent& content, const std::string& path, FileKey key) {
+  using State = KnownStream::State;
+  Tracked* tracked = find(id);
+  if (tracked == nullptr) return Verdict::kStranger;
+  const bool kin = are_kin(path, tracked->record.info.path) || are_kin(path, tracked->file.path());
+  if (!tracked->record.gone && !missing_.contains(id)) {
+    auto look = tracked->file.look(true);
+    if (!look && look.error().code == ErrorCode::kReplaced && !tracked->sealed_since) {
+      reincarnate(*tracked, wire::LossReason::kTruncated);  // looks for copies, of which this is one
+      if (by_key_.contains(key)) return Verdict::kBacking;
+    } else if (!look && look.error().code == ErrorCode::kNotFound) {
+      lost_sight(*tracked);
+      if (!missing_.contains(id)) look = tracked->file.look(true);
+    }
+    if (look) {
+      auto original = FileContent::borrow(tracked->file.fd());
+      if (!original) return Verdict::kStranger;
+      KnownStream stream = known(tracked->file.fingerprint(), State::kReadable, kin);
+      stream.original = &*original;
+      const Verdict verdict = newcomer.compare(stream);
+      const bool whole = content.size() >= original->size();
+      if (verdict == Verdict::kStranger || !look->deleted() || !whole || tracked->sealed_since) return verdict;
+      return adopt(*tracked, path, key, wire::LossReason::kDeleted) ? Verdict::kBacking : verdict;
+    }
+  }
+  tracked = find(id);
+  if (tracked == nullptr) return Verdict::kStranger;
+  const State state = tracked->record.gone ? State::kOver : State::kAway;
+  return newcomer.compare(known(tracked->file.fingerprint(), state, kin));
+}
+
+/// Files that have waited long enough are streams of their own.
+void Tailer::settle_pending() {
+  std::vector<FileKey> due;
+  for (const auto& [key, pending] : pending_) {
+    if (now_ - pending.since < kPendingGrace) continue;
+    if (!pending.away || !missing_.contains(*pending.away)) due.push_back(key);
+  }
+  for (const FileKey key : due) {
+    const auto found = pending_.find(key);
+    if (found == pending_.end()) continue;
+    const std::string name = found->second.name;
+    std::string path = found->second.path;
+    const auto there = key_of(path);
+    if (!there || *there != key) {
+      const auto moved = find_in_directory(std::filesystem::path(path).parent_path(), {key});
+      if (!moved.empty()) path = moved.begin()->second;
+    }
+    if (becomes_stream(path, name, key)) {
+      Pending pending;
+      if (const auto left = pending_.find(key); left != pending_.end())
+        pending = std::move(pending_.extract(left).mapped());
+      if (pending.fd) opened_[key] = std::move(pending.fd);
+      const auto opened = opened_.find(key);
+      const auto content =
+          opened == opened_.end() ? fail(ErrorCode::kNotFound, path) : FileContent::borrow(opened->second.get());
+      if (content && content->size() == 0 && has_no_name(opened->second.get())) {
+        opened_.erase(opened);  // it came and went, and nothing was ever in it
+        continue;
+      }
+      if (const Selection* selection = discovery_.selection_of(name)) mint(path, name, key, *selection);
+    }
+  }
+}
+
+/// Looks for the file of a stream where rotators move files to.
+bool Tailer::find_elsewhere(Tracked& tracked) {
+  if (!rotated_) return false;
+  std::string place;
+  rotated_->scan([&](const std::string& path, const Selection&) {
+    if (place.empty() && key_of(path) == tracked.record.key) place = path;
+  });
+  if (place.empty()) return false;
+  rename(tracked, place);
+  missing_.erase(tracked.record.info.stream);
+  refresh(tracked);
+  return true;
+}
+
+/// Looks for a copy of the stream's file, which was truncated or is gone, and goes on in the longest there is.
+bool Tailer::find_copy(Tracked& tracked, wire::LossReason reason, bool siblings) {
+  const Fingerprint& fingerprint = tracked.file.fingerprint();
+  if (fingerprint.head_length == 0 || tracked.record.info.sealed) return false;
+  std::map<FileKey, std::string> places;
+  for (const auto& [key, copy] : copies_) places.emplace(key, copy.record.path);
+  for (const auto& [key, pending] : pending_) places.emplace(key, pending.path);
+  if (siblings) {
+    namespace fs = std::filesystem;
+    places.merge(files_in_directory(fs::path(tracked.file.path()).parent_path()));
+    places.merge(files_in_directory(fs::path(tracked.record.info.path).parent_path()));
+    if (rotated_) {
+      rotated_->scan([&](const std::string& path, const Selection&) {
+        if (const auto key = key_of(path)) places.emplace(*key, path);
+      });
+    }
+  }
+  const std::uint64_t least = std::max<std::uint64_t>(fingerprint.cursor.raw, fingerprint.head_length);
+  const std::pair<const FileKey, std::string>* longest = nullptr;
+  std::uint64_t longest_size = 0;
+  for (const auto& place : places) {
+    const auto& [key, path] = place;
+    if (key == tracked.record.key || by_key_.contains(key)) continue;
+    auto content = FileContent::open(path, key);
+    if (!content || content->size() < least || content->size() <= longest_size) continue;
+    const bool kin = are_kin(path, tracked.record.info.path) || are_kin(path, tracked.file.path());
+    if (Newcomer(*content).compare(known(fingerprint, KnownStream::State::kGone, kin)) != Verdict::kBacking) continue;
+    longest = &place;
+    longest_size = content->size();
+  }
+  return longest != nullptr && adopt(tracked, longest->second, longest->first, reason);
+}
+
+/// From now on the stream is read from that file.
+bool Tailer::adopt(Tracked& tracked, const std::string& path, FileKey key, wire::LossReason reason) {
+  const StreamId id = tracked.record.info.stream;
+  const wire::StreamInfo* info = publisher_->info(id);
+  TailedFile file(path, key, tracked.file.fingerprint());
+  const auto look = file.look(true);
+  if (!look || info == nullptr) return false;
+  log::info("a copy takes the place of a file",
+            {{"stream", id}, {"path", tracked.file.path()}, {"copy", path}, {"bytes", look->size}});
+  // As in give_up().
+  FileOffset seen = std::max(tracked.file.fingerprint().cursor, tracked.verified_end);
+  if (reason != wire::LossReason::kTruncated) seen = std::max(seen, info->head);
+  const bool head_was_another = info->head.raw > look->size;
+
+  unlink_path(tracked);
+  if (const auto before = by_key_.find(tracked.record.key); before != by_key_.end() && before->second == id)
+    by_key_.erase(before);
+  deleted_.erase(id);
+  missing_.erase(id);
+  tracked.deleted_since.reset();
+  tracked.astray = false;
+  tracked.active = now_;
+  tracked.file.move_to(path, key);
+  (void)tracked.file.open();  // it may be gone soon: what is open can be read
+  tracked.record.key = key;
+  by_key_[key] = id;
+  pending_.erase(key);
+  if (copies_.erase(key) > 0) dirty_copies_.insert(key);
+  ++counters_.streams_adopted;
+  dirty_.insert(id);
+  publisher_->identify(id, identity_of(key, tracked.file.fingerprint()));
+  if (seen.raw > look->size || head_was_another) {
+    // What was appended after the copy was made is in none of them.
+    tracked.copied_to = FileOffset{look->size};
+    publisher_->seal(id, std::max(seen, *tracked.copied_to), std::nullopt);
+    tracked.record.info.sealed = true;
+    tracked.sealed_since = now_;
+    ++counters_.streams_sealed;
+  } else {
+    by_path_[path] = id;
+    publisher_->advance(id, {look->size});
+    refresh(tracked);
+  }
+  save(now_);
+  return true;
+}
+
+/// A stream is over and its file is still there: it must not be taken for a new one.
+void Tailer::leave_copy(const Tracked& tracked) {
+  const std::string& path = tracked.file.path();
+  const auto there = key_of(path);
+  if (!there || *there != tracked.record.key || discovery_.selection_of(path) == nullptr) return;
+  auto record = describe_copy(path, tracked.record.key, tracked.record.info.stream);
+  if (!record) return;
+  copies_[record->key] = {*record, now_, counters_.walks};
+  dirty_copies_.insert(record->key);
+}
+
+/// After a walk: two in a row did not come by it, and its name leads to something else.
+void Tailer::drop_copies_that_are_gone() {
+  std::erase_if(copies_, [this](const auto& entry) {
+    if (entry.second.walk + 1 >= counters_.walks) return false;
+    const auto there = key_of(entry.second.record.path);
+    if (there && *there == entry.first) return false;
+    dirty_copies_.insert(entry.first);
+    return true;
+  });
+}
+
+Status Tailer::save_copies() {
+  std::vector<CopyRecord> changed;
+  std::vector<FileKey> dropped;
+  for (const FileKey key : dirty_copies_) {
+    const auto found = copies_.find(key);
+    if (found == copies_.end()) {
+      dropped.push_back(key);
+    } else {
+      changed.push_back(found->second.record);
+    }
+  }
+  if (auto ok = registry_.save_copies(changed, dropped); !ok) return ok;
+  dirty_copies_.clear();
+  return {};
+}
+
+}  // namespace fantail

@@ -1,0 +1,202 @@
+"""Source files that Debian's logrotate rotates while they are written, whatever the producer does meanwhile: every line once."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fantail_lab import Agent, Consumer, Lab, pace
+from fantail_sources import line_difference
+
+LINE = 200
+BYTES_PER_SECOND = 3_000_000
+ROTATE_EVERY = 0.8
+ROTATIONS = 5
+
+TROUBLES = ("running", "stopped", "killed", "down")
+"""What happens to the producer while files are rotated."""
+
+pytestmark = pytest.mark.skipif(shutil.which("logrotate") is None, reason="logrotate is not installed")
+
+
+class Program:
+    """Writes numbered lines to one path, opening it with O_APPEND, as programs do; keeps all lines in one file."""
+
+    def __init__(self, lab: Lab, name: str = "app.log") -> None:
+        self.path = lab.files_of("alpha") / name
+        self.kept = lab.root / "kept" / "lines"
+        self.kept.parent.mkdir(parents=True, exist_ok=True)
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._fd = -1
+        self._kept = os.open(self.kept, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.reopen()
+
+    def reopen(self) -> None:
+        """What a daemon does in `postrotate`."""
+        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        with self._lock:
+            old, self._fd = self._fd, fd
+        if old >= 0:
+            os.close(old)
+
+    def paused(self) -> threading.Lock:
+        """While it is held nothing is written: what is appended between copying and truncating would really be lost."""
+        return self._lock
+
+    def write(self, lines: int) -> None:
+        data = b"".join(b"%09d " % next(self._numbers) + b"x" * (LINE - 11) + b"\n" for _ in range(lines))
+        with self._lock:
+            for fd in (self._kept, self._fd):
+                assert os.write(fd, data) == len(data)
+
+    def __enter__(self) -> Program:
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        assert self._thread is not None
+        self._thread.join()
+
+    def _run(self) -> None:
+        begin, written = time.monotonic(), 0
+        while not self._stopping.wait(0.01):
+            due = int((time.monotonic() - begin) * BYTES_PER_SECOND) // LINE - written
+            self.write(due)
+            written += due
+
+
+class Rotator:
+    """logrotate with one rule, run on demand."""
+
+    def __init__(self, lab: Lab, program: Program, rules: str) -> None:
+        self._program = program
+        self._rules = lab.root / "logrotate.conf"
+        self._state = lab.root / "logrotate.state"
+        self._rules.write_text(f"{program.path} {{\n  rotate 100\n" + rules + "}\n")
+        self._rules.chmod(0o600)
+        self.copies = "copytruncate" in rules
+
+    def rotate(self) -> None:
+        command = ["logrotate", "--force", "--state", self._state, self._rules]
+        if self.copies:
+            with self._program.paused():
+                subprocess.run(command, check=True, capture_output=True)
+        else:
+            subprocess.run(command, check=True, capture_output=True)
+            self._program.reopen()
+
+
+def wait_each_line_once(lab: Lab, consumer: Consumer, program: Program) -> None:
+    expected = program.kept.stat().st_size
+
+    def difference() -> str:
+        return line_difference([program.kept], consumer.merged.read_bytes() if consumer.merged.exists() else b"")
+
+    def missing_or_twice() -> str:
+        """Lines of several streams need not be in order."""
+        return "" if "not in order" in (found := difference()) else found
+
+    lab.wait_until(
+        lambda: consumer.merged.stat().st_size == expected and not missing_or_twice(),
+        f"{consumer.name} has all {expected} bytes of lines once",
+        explain=lambda: (missing_or_twice() or f"{consumer.merged.stat().st_size} bytes") + mirrors(consumer),
+    )
+    # The mirrors of all streams, oldest first, are the same lines.
+    live = consumer.mirror / "alpha" / str(program.path).lstrip("/")
+    size = sum(path.stat().st_size for path in live.parent.iterdir())
+    assert size == expected, mirrors(consumer)
+
+
+def mirrors(consumer: Consumer) -> str:
+    return "\n" + "\n".join(f"  {path} {path.stat().st_size}" for path in sorted(consumer.mirror.rglob("*")) if path.is_file())
+
+
+def trouble(lab: Lab, producer: Agent, kind: str, rotate: object) -> None:
+    if kind == "running":
+        rotate()
+    elif kind == "stopped":
+        producer.freeze()
+        rotate()
+        producer.thaw()
+    elif kind == "killed":
+        rotate()
+        pace(lab.rng.uniform(0, 0.1))
+        producer.kill9()
+        producer.start()
+    elif kind == "down":
+        producer.kill9()
+        pace(lab.rng.uniform(0, 0.2))
+        rotate()
+        pace(lab.rng.uniform(0, 0.2))
+        producer.start()
+
+
+RULES = {
+    "create": "  create\n  nocompress\n",
+    "nocreate": "  nocreate\n  nocompress\n",
+    "dateext": "  create\n  nocompress\n  dateext\n  dateformat -%Y%m%d-%s\n",
+    "copytruncate": "  copytruncate\n  nocompress\n",
+    "copytruncate dateext": "  copytruncate\n  nocompress\n  dateext\n  dateformat -%Y%m%d-%s\n",
+    "delaycompress": "  create\n  compress\n  delaycompress\n",
+}
+
+
+@pytest.mark.parametrize("kind", TROUBLES)
+@pytest.mark.parametrize("pattern", ("app.log", "app.log*"))
+@pytest.mark.parametrize("rules", RULES)
+def test_each_line_arrives_once(lab: Lab, rules: str, pattern: str, kind: str) -> None:
+    program = Program(lab)
+    consumer, producer = watched(lab, pattern, *(("--exclude", "*.gz")))
+    rotator = Rotator(lab, program, RULES[rules])
+    with program:
+        for _ in range(ROTATIONS):
+            pace(ROTATE_EVERY if "dateext" not in rules else 1.1)
+            trouble(lab, producer, kind, rotator.rotate)
+    wait_each_line_once(lab, consumer, program)
+
+
+def watched(lab: Lab, pattern: str, *flags: str) -> tuple[Consumer, Agent]:
+    link = lab.link("tcp")
+    consumer = lab.consumer(link.consumers[0], mirror=True, merged=True)
+    producer = lab.producer(link.producers[0], *flags, globs=[lab.files_of("alpha") / pattern])
+    return consumer, producer
+
+
+@pytest.mark.parametrize("pattern", ("app.log", "app.log*"))
+@pytest.mark.parametrize("how", ("create", "copytruncate"))
+def test_what_is_compressed_at_once_was_read_or_is_held(lab: Lab, how: str, pattern: str) -> None:
+    program = Program(lab)
+    consumer, _ = watched(lab, pattern, "--exclude", "*.gz")
+    rotator = Rotator(lab, program, f"  {how}\n  compress\n")
+    with program:
+        for _ in range(ROTATIONS):
+            pace(ROTATE_EVERY)
+            rotator.rotate()
+    wait_each_line_once(lab, consumer, program)
+
+
+@pytest.mark.parametrize("kind", TROUBLES)
+@pytest.mark.parametrize("how", ("create", "copytruncate"))
+def test_files_moved_to_another_directory_are_found_there(lab: Lab, how: str, kind: str) -> None:
+    program = Program(lab)
+    old = lab.root / "old"
+    old.mkdir()
+    consumer, producer = watched(lab, "app.log", "--rotated", f"{old}/*")
+    rotator = Rotator(lab, program, f"  {how}\n  nocompress\n  olddir {old}\n")
+    with program:
+        for _ in range(ROTATIONS):
+            pace(ROTATE_EVERY)
+            trouble(lab, producer, kind, rotator.rotate)
+    wait_each_line_once(lab, consumer, program)
