@@ -110,7 +110,7 @@ std::size_t Broadcaster::turn(MonoTime now) {
     }
     stream->queued = false;
     if (outcome == Step::kSent || outcome == Step::kLater) enqueue(*stream);
-    if (outcome == Step::kLater) budget -= std::min(budget, kBytesPerStreamAndTurn);  // it had its share of work
+    if (outcome == Step::kLater) budget -= std::min(budget, TurnOrder::kBytesPerTurn);  // it had its share of work
   }
   return chunks;
 }
