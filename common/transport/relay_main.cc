@@ -108,6 +108,8 @@ int receive_side(const std::vector<std::string>& arguments) {
 
 int main(int argc, char** argv) {
   ::setenv("PGM_MIN_LOG_LEVEL", "ERROR", 1);  // OpenPGM writes to stderr otherwise
+  // Its own choice is the time of day: set back by somebody, nothing is sent until it has caught up.
+  ::setenv("PGM_TIMER", "CLOCK_GETTIME", 1);
   mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024);
   mallopt(M_TRIM_THRESHOLD, 8 * 1024 * 1024);
   const std::vector<std::string> arguments(argv + 1, argv + argc);

@@ -16,7 +16,7 @@ from fantail_netlab import Netlab
 from torture_plan import CONSUMERS, NODES
 from torture_world import World
 
-SYNC_SECONDS = "0.2"
+SYNC_SECONDS = "1"  # as by default: so much is not committed when a consumer is killed
 DISK_BYTES = 4 << 30  # of the file system in memory under each program; taken only as it is used
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 _START_SECONDS = 3.0

@@ -52,7 +52,7 @@ class Fault:
 _PROGRAMS = tuple(f"producer-{n}" for n in NODES) + tuple(f"consumer-{n}" for n in CONSUMERS)
 
 FAULTS = (
-    Fault("kill", _PROGRAMS, (0.0, 3.0), 8),
+    Fault("kill", _PROGRAMS, (0.0, 3.0), 14),
     Fault("kill-relay", _PROGRAMS, (0.0, 0.0), 2),
     Fault("stop", _PROGRAMS, (0.3, 6.0), 4),
     Fault("terminate", _PROGRAMS, (0.0, 2.0), 2),
@@ -64,7 +64,7 @@ FAULTS = (
 )
 FAULT_NAMES = tuple(fault.name for fault in FAULTS)
 
-_FAULTS_IN_A_ROUND = (1, 6)
+_FAULTS_IN_A_ROUND = (2, 8)
 
 
 @dataclass(frozen=True)

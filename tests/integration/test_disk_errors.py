@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -19,14 +21,22 @@ def pair(lab: Lab) -> tuple[Agent, Consumer]:
     return lab.producer(link.producers[0], start=False), consumer
 
 
+def committed(consumer: Consumer) -> int:
+    """Bytes of the merged file of which the consumer has noted that they are durable."""
+    with contextlib.closing(sqlite3.connect(f"file:{consumer.folder}/state/cursors.db?mode=ro", uri=True)) as store:
+        return sum(length for (length,) in store.execute("SELECT length FROM outputs"))
+
+
 def failing(agent: Agent, bin_dir: Path) -> FailingCalls:
     return FailingCalls(agent, shim_of(bin_dir), agent.folder.with_name(f"{agent.name}.control"))
 
 
+@pytest.mark.parametrize("when", ("before the first commit", "after it"))
 def test_after_a_failed_fsync_the_consumer_ends_and_a_restart_loses_nothing(
-    lab: Lab, pair: tuple[Agent, Consumer], bin_dir: Path
+    lab: Lab, pair: tuple[Agent, Consumer], bin_dir: Path, when: str
 ) -> None:
-    """What the kernel could not write it may have dropped, so going on would be a lie."""
+    """What the kernel could not write it may have dropped, so going on would be a lie. New names are made durable with all
+    of the file system, later on file by file."""
     producer, consumer = pair
     calls = failing(consumer, bin_dir)
     source = lab.source()
@@ -34,6 +44,8 @@ def test_after_a_failed_fsync_the_consumer_ends_and_a_restart_loses_nothing(
     producer.start()
     consumer.start()
     lab.wait_mirrored(consumer)
+    if when == "after it":
+        lab.wait_until(lambda: committed(consumer) == len(source.text()), "all of it is committed")
 
     calls.fail({"sync": errno.EIO})
     source.append_lines(1000)
