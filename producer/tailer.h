@@ -150,6 +150,7 @@ class Tailer final : public PublisherEvents {
   std::vector<std::size_t> matched_;
   Registry::Commits commits_;                   ///< not saved yet
   std::unique_ptr<Recollection> recollection_;  ///< while the registry is being rebuilt: nothing else is done then
+  std::size_t searches_ = 0;                    ///< for copies of deleted files, in this turn
   bool first_start_ = false;                    ///< only while it takes up its work
   MonoTime now_{};
   MonoTime next_scan_{};
