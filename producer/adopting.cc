@@ -237,7 +237,13 @@ bool Tailer::find_copy(Tracked& tracked, wire::LossReason reason, bool siblings)
   std::uint64_t longest_size = 0;
   for (const auto& place : places) {
     const auto& [key, path] = place;
-    if (key == tracked.record.key || by_key_.contains(key)) continue;
+    if (key == tracked.record.key) continue;
+    if (const auto other = by_key_.find(key); other != by_key_.end()) {
+      // Its inode may have been used again for the copy, while nobody looked.
+      const Tracked* owner = find(other->second);
+      if (owner == nullptr || (owner->seen && !missing_.contains(other->second))) continue;
+      if (TailedFile(path, key, owner->file.fingerprint()).look(true)) continue;
+    }
     auto content = FileContent::open(path, key);
     if (!content || content->size() < least || content->size() <= longest_size) continue;
     const bool kin = are_kin(path, tracked.record.info.path) || are_kin(path, tracked.file.path());
@@ -273,7 +279,8 @@ bool Tailer::adopt(Tracked& tracked, const std::string& path, FileKey key, wire:
   tracked.file.move_to(path, key);
   (void)tracked.file.open();  // it may be gone soon: what is open can be read
   tracked.record.key = key;
-  by_key_[key] = id;
+  const auto [at, unused] = by_key_.try_emplace(key, id);
+  Tracked* const other = unused ? nullptr : find(std::exchange(at->second, id));
   pending_.erase(key);
   if (copies_.erase(key) > 0) dirty_copies_.insert(key);
   ++counters_.streams_adopted;
@@ -290,6 +297,9 @@ bool Tailer::adopt(Tracked& tracked, const std::string& path, FileKey key, wire:
     by_path_[path] = id;
     publisher_->advance(id, {look->size});
     refresh(tracked);
+  }
+  if (other != nullptr && !find_copy(*other, wire::LossReason::kDeleted, true)) {
+    give_up(*other, wire::LossReason::kDeleted);
   }
   save(now_);
   return true;

@@ -16,6 +16,7 @@ constexpr Duration kSaveInterval = 1s;
 constexpr Duration kWalkSpacing = 200ms;  // however many directories come and go
 constexpr Duration kMissingGrace = 1s;    // a rename shows as two events, possibly of two directories
 constexpr std::size_t kFreshAtATime = 4096;
+constexpr std::size_t kSearchesPerTurn = 4;  // of directories, for copies of files that were deleted
 
 }  // namespace
 
@@ -141,6 +142,7 @@ Tailer::Tracked& Tailer::track(StreamRecord record) {
 
 std::size_t Tailer::turn(MonoTime now) {
   now_ = now;
+  searches_ = 0;
   if (recollection_) return go_on_rebuilding();
   std::size_t work = 0;
   Discovery::Changes changes;
@@ -296,6 +298,7 @@ void Tailer::refresh(Tracked& tracked) {
     return;
   }
   named_unreadable_.erase(tracked.file.path());
+  tracked.seen = true;
   if (verify) tracked.verified_end = {look->size};
   if (look->size > info->head.raw) {
     tracked.active = now_;
@@ -308,7 +311,9 @@ void Tailer::refresh(Tracked& tracked) {
   look_at_archive(tracked);
   tracked.names = look->names;
   if (look->deleted() && !tracked.deleted_since) {
-    if (find_copy(tracked, wire::LossReason::kDeleted, true)) return;
+    // It is held open, so nothing is lost without: when many are deleted at once not every directory is read each time.
+    const bool siblings = ++searches_ <= kSearchesPerTurn;
+    if (find_copy(tracked, wire::LossReason::kDeleted, siblings)) return;
     tracked.deleted_since = now_;
     deleted_.insert(id);
     unlink_path(tracked);

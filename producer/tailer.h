@@ -173,6 +173,7 @@ class Tailer final : public PublisherEvents {
   std::unique_ptr<Recollection> recollection_;  ///< while the registry is being rebuilt: nothing else is done then
   bool starting_ = false;                       ///< only while it takes up its work
   bool first_start_ = false;                    ///< the same, for the very first time
+  std::size_t searches_ = 0;                    ///< for copies of deleted files, in this turn
   MonoTime now_{};
   MonoTime next_scan_{};
   MonoTime last_scan_{};

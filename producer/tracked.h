@@ -12,6 +12,7 @@ struct Tailer::Tracked {
   TailedFile file;
   MonoTime active{};
   FileOffset verified_end;        ///< its own bytes were seen up to here, read or not
+  bool seen = false;              ///< its file was there, in this run
   bool astray = false;            ///< its name, if it has one, is where nobody watches
   std::uint64_t names = 1;        ///< hard links, when it was looked at
   std::uint64_t met_in_walk = 0;  ///< the last walk that came by one of its names
