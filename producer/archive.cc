@@ -41,6 +41,7 @@ tl::unexpected<Error> replaced(const char* why) { return fail(ErrorCode::kReplac
 Archive::Archive(ArchiveFormat format, ArchiveBudget& budget, FileOffset end, const ArchiveMark& mark)
     : format_(format),
       budget_(budget),
+      origin_(mark.origin),
       end_(end),
       arrived_(mark.offset == end),
       at_boundary_(arrived_),
@@ -206,7 +207,7 @@ Result<std::size_t> Archive::read(int fd, FileOffset offset, std::span<std::byte
 
 Result<std::span<const std::byte>> Archive::head(int fd) {
   if (head_.size() < kHeadBytes) {
-    Reader reader{Decompressor::make(format_), 0, {}};
+    Reader reader{Decompressor::make(format_), origin_, {}};
     std::vector<std::byte> head(kHeadBytes);
     std::optional<Error> damage;
     const auto n = decompress(fd, reader, head, damage);
@@ -219,7 +220,7 @@ Result<std::span<const std::byte>> Archive::head(int fd) {
 
 /// From the last place before `offset` where one can begin.
 Archive::Reader Archive::reader_from(FileOffset offset) const {
-  Reader reader{nullptr, 0, {}};
+  Reader reader{nullptr, origin_, {}};
   const auto behind = points_.upper_bound(offset);
   if (behind != points_.begin()) {
     const auto& [at, point] = *std::prev(behind);
@@ -313,7 +314,7 @@ Result<std::size_t> Archive::seek(int fd, Reader& reader, FileOffset offset, std
 void Archive::passed(const Reader& reader) {
   const bool boundary = reader.decompressor->at_boundary();
   const bool at_front = front_ && &reader == &*front_;
-  if (boundary && at_front && reader.offset >= latest_.offset) passed_ = {reader.compressed, reader.offset, 0};
+  if (boundary && at_front && reader.offset >= latest_.offset) passed_ = {reader.compressed, reader.offset, 0, origin_};
   const auto behind = points_.upper_bound(reader.offset);
   const std::uint64_t before = behind == points_.begin() ? 0 : std::prev(behind)->first.raw;
   if (reader.offset.raw - before < spacing_) return;
@@ -343,10 +344,10 @@ void Archive::add_point(FileOffset at, Point point) {
 
 // ---- whose bytes they are
 
-Result<ArchiveMark> Archive::mark_at(int fd, std::uint64_t compressed, FileOffset offset) {
+Result<ArchiveMark> Archive::mark_at(int fd, std::uint64_t compressed, FileOffset offset, std::uint64_t origin) {
   const auto before = digest_before(fd, compressed);
   if (!before) return tl::unexpected(before.error());
-  return ArchiveMark{compressed, offset, *before};
+  return ArchiveMark{compressed, offset, *before, origin};
 }
 
 Result<std::uint64_t> Archive::digest_before(int fd, std::uint64_t compressed) {

@@ -20,6 +20,7 @@ struct ArchiveMark {
   std::uint64_t compressed = 0;  ///< bytes of the file
   FileOffset offset;             ///< bytes of the stream
   std::uint64_t digest = 0;      ///< of the min(compressed, 64) bytes of the file before it
+  std::uint64_t origin = 0;      ///< where in the file the stream begins: not at 0 if that began with what was appended
   bool operator==(const ArchiveMark&) const = default;
 };
 
@@ -61,10 +62,11 @@ class Archive {
   /// The bytes before end(), kTailBytes at most; empty if they are not known, as when reading went on from a mark.
   std::span<const std::byte> tail() const;
   /// The mark of a file that is complete up to `compressed`.
-  static Result<ArchiveMark> mark_at(int fd, std::uint64_t compressed, FileOffset offset);
+  static Result<ArchiveMark> mark_at(int fd, std::uint64_t compressed, FileOffset offset, std::uint64_t origin);
   /// kReplaced if the file is not the one that was read.
   Status verify(int fd) const;
 
+  std::uint64_t origin() const { return origin_; }
   FileOffset end() const { return end_; }
   /// Whether it has come to end() since it was made.
   bool arrived() const { return arrived_; }
@@ -112,6 +114,7 @@ class Archive {
 
   ArchiveFormat format_;
   ArchiveBudget& budget_;
+  std::uint64_t origin_;
   FileOffset end_;
   std::uint64_t compressed_end_ = 0;
   bool arrived_;

@@ -28,6 +28,23 @@ Result<Fingerprint> fingerprint_of(const ToldStream& told, const std::string& pa
   return file.fingerprint();
 }
 
+/// The same for a stream of what is in an archive. Whether that is long enough shows when it is read.
+Result<Fingerprint> archive_fingerprint_of(const ToldStream& told, const std::string& path, FileOffset from,
+                                           ArchiveBudget& archives) {
+  if (told.disputed || told.heads.empty()) return fail(ErrorCode::kReplaced, path + ": nobody knows its beginning");
+  Fingerprint known;
+  for (const auto& [length, digest] : told.heads) {
+    known = {.cursor = {}, .head_length = length, .head_digest = digest, .tail_digest = 0};
+    TailedFile file(path, told.key(), known);
+    file.read_archive(archives, ArchiveMark{});
+    if (const auto look = file.look(true); !look) return tl::unexpected(look.error());
+  }
+  TailedFile file(path, told.key(), known);
+  file.read_archive(archives, ArchiveMark{});
+  if (auto ok = file.skip_to(from); !ok) return tl::unexpected(ok.error());
+  return file.fingerprint();
+}
+
 /// Files that no pattern takes, in the directories where streams that have no file so far were first seen.
 std::map<FileKey, std::string> renamed(const Recollection& told, const FilesThere& files) {
   std::map<std::filesystem::path, std::set<FileKey>> wanted;
@@ -44,7 +61,7 @@ std::map<FileKey, std::string> renamed(const Recollection& told, const FilesTher
 
 }  // namespace
 
-Rebuilt rebuild(const Recollection& told, const FilesThere& files, bool from_end) {
+Rebuilt rebuild(const Recollection& told, const FilesThere& files, bool from_end, ArchiveBudget* archives) {
   Rebuilt out;
   out.last_sequence = told.last_sequence();
   out.ignored = told.unusable();
@@ -74,7 +91,12 @@ Rebuilt rebuild(const Recollection& told, const FilesThere& files, bool from_end
     const bool may_go_on = file != there.end() && !taken.contains(key) && (first_of_inode || !stream->sealed);
     if (may_go_on) {
       const FileOffset from = std::max(stream->lowest, record.info.base);
-      if (const auto fingerprint = fingerprint_of(*stream, file->second, from)) {
+      auto fingerprint = fingerprint_of(*stream, file->second, from);
+      if (!fingerprint && archives != nullptr) {
+        fingerprint = archive_fingerprint_of(*stream, file->second, from, *archives);
+        if (fingerprint) record.archive = ArchiveMark{};
+      }
+      if (fingerprint) {
         taken.insert(key);
         record.current_path = file->second;
         record.fingerprint = *fingerprint;

@@ -31,6 +31,7 @@ struct Rebuilt {
 /// where the consumer stands that is furthest behind. So what a consumer says can neither mix two files nor leave bytes
 /// out; the worst that a wrong word does is that a file is sent again as a new stream.
 /// `from_end`: streams need not begin at 0, see Selection.
-Rebuilt rebuild(const Recollection& told, const FilesThere& files, bool from_end);
+/// `archives`: a stream may be what is in an archive; null where that cannot be.
+Rebuilt rebuild(const Recollection& told, const FilesThere& files, bool from_end, ArchiveBudget* archives = nullptr);
 
 }  // namespace fantail

@@ -40,7 +40,7 @@ bool Tailer::finish_rebuilding() {
   discovery_.scan([&](const std::string& path, const Selection&) {
     if (const auto key = key_of(path)) files.selected.emplace(*key, path);
   });
-  const Rebuilt rebuilt = rebuild(*recollection_, files, discovery_.from_end_anywhere());
+  const Rebuilt rebuilt = rebuild(*recollection_, files, discovery_.from_end_anywhere(), &archive_budget_);
   if (registry_.rebuilding()) {
     if (auto ok = registry_.finish_rebuilding(rebuilt.streams, rebuilt.last_sequence); !ok) return failed(ok.error());
   }

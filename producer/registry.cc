@@ -49,7 +49,8 @@ CREATE TABLE IF NOT EXISTS archives (  -- streams of decompressed bytes
   stream TEXT PRIMARY KEY,
   compressed INTEGER NOT NULL,
   position INTEGER NOT NULL,
-  digest INTEGER NOT NULL
+  digest INTEGER NOT NULL,
+  origin INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS copies (  -- files that are there and are not sent: a stream has their bytes
   device INTEGER NOT NULL,
@@ -180,7 +181,7 @@ Result<std::vector<StreamRecord>> Registry::load_streams() {
   auto rows = database_.prepare(
       "SELECT stream, sequence, topic, path, current_path, device, inode, base, cursor, head, head_length, "
       "head_digest, "
-      "tail_digest, first_seen, sealed, gone, archives.stream IS NOT NULL, compressed, position, digest "
+      "tail_digest, first_seen, sealed, gone, archives.stream IS NOT NULL, compressed, position, digest, origin "
       "FROM streams LEFT JOIN archives USING (stream) ORDER BY sequence");
   if (!rows) return tl::unexpected(rows.error());
   std::vector<StreamRecord> out;
@@ -207,7 +208,10 @@ Result<std::vector<StreamRecord>> Registry::load_streams() {
     r.info.sealed = rows->integer(14) != 0;
     if (const auto gone = rows->integer(15); gone != 0) r.gone = static_cast<wire::LossReason>(gone - 1);
     if (rows->integer(16) != 0) {
-      r.archive = {rows->unsigned_integer(17), {rows->unsigned_integer(18)}, rows->unsigned_integer(19)};
+      r.archive = {rows->unsigned_integer(17),
+                   {rows->unsigned_integer(18)},
+                   rows->unsigned_integer(19),
+                   rows->unsigned_integer(20)};
     }
     r.info.file = identity_of(r.key, r.fingerprint);
     r.info.sent = r.gone ? r.info.head : r.fingerprint.cursor;
@@ -302,12 +306,12 @@ Status Registry::insert_rows(const std::vector<StreamRecord>& fresh) {
 
 /// Within a transaction.
 Status Registry::save_archives(const std::vector<StreamRecord>& streams) {
-  auto row = database_.prepare("INSERT OR REPLACE INTO archives VALUES (?,?,?,?)");
+  auto row = database_.prepare("INSERT OR REPLACE INTO archives VALUES (?,?,?,?,?)");
   if (!row) return tl::unexpected(row.error());
   for (const StreamRecord& r : streams) {
     if (!r.archive) continue;
     row->bind(1, to_string(r.info.stream)).bind(2, r.archive->compressed).bind(3, r.archive->offset.raw);
-    if (auto ok = row->bind(4, r.archive->digest).run(); !ok) return ok;
+    if (auto ok = row->bind(4, r.archive->digest).bind(5, r.archive->origin).run(); !ok) return ok;
   }
   return {};
 }

@@ -35,7 +35,7 @@ Status TailedFile::recognise() {
   if (const auto format = archive_format(beginning)) {
     const FileOffset end = fingerprint_.cursor;
     ArchiveMark mark = mark_.value_or(ArchiveMark{});
-    if (mark.offset > end) mark = {};
+    if (mark.offset > end) mark = {0, {}, 0, mark.origin};
     archive_ = std::make_unique<Archive>(*format, *budget_, end, mark);
     undecided_ = false;
     return {};
@@ -117,7 +117,7 @@ Error TailedFile::archive_error() const {
 }
 
 Result<ArchiveMark> TailedFile::verdict_mark() const {
-  return Archive::mark_at(fd_.get(), file_bytes_, fingerprint_.cursor);
+  return Archive::mark_at(fd_.get(), file_bytes_, fingerprint_.cursor, archive_ ? archive_->origin() : 0);
 }
 
 Status TailedFile::skip_archive_to(FileOffset cursor, const ArchiveMark& mark) {
@@ -131,9 +131,12 @@ Status TailedFile::skip_archive_to(FileOffset cursor, const ArchiveMark& mark) {
 
 /// How many bytes it has is not known, so the stream begins at 0 with what may come behind them.
 Result<FileOffset> TailedFile::skip_archive_to_end(std::uint64_t file_size) {
-  if (auto ok = learn_head(); !ok) return tl::unexpected(ok.error());
-  if (being_written(wall_now())) return FileOffset{};  // within a member nobody can begin
-  const auto mark = Archive::mark_at(fd_.get(), file_size, {});
+  // Within a member nobody can begin, so what is still being written is read.
+  if (being_written(wall_now())) {
+    if (auto ok = learn_head(); !ok) return tl::unexpected(ok.error());
+    return FileOffset{};
+  }
+  const auto mark = Archive::mark_at(fd_.get(), file_size, {}, file_size);
   if (!mark) return failed(mark.error());
   if (auto ok = skip_archive_to({}, *mark); !ok) return tl::unexpected(ok.error());
   return FileOffset{};

@@ -285,6 +285,19 @@ TEST_F(BroadcasterTest, AReplacedFileIsReportedAndNothingOfItSent) {
   EXPECT_THAT(port.sent, testing::IsEmpty());
 }
 
+TEST_F(BroadcasterTest, ASourceThatIsOnItsWayIsAskedAgainAtOnceAndHoldsUpNobody) {
+  file(1, "one");
+  file(2, "two");
+  files[1].fails = ErrorCode::kWouldBlock;
+  turns(3ms);
+  EXPECT_EQ(sent_of(2), "two");
+  EXPECT_EQ(broadcaster->due(now), now);
+  EXPECT_EQ(broadcaster->counters().read_errors, 0U);
+  files[1].fails.reset();
+  turn();
+  EXPECT_EQ(sent_of(1), "one");
+}
+
 TEST_F(BroadcasterTest, AReadErrorIsTriedAgainAndHoldsUpNobody) {
   file(1, "text");
   files[1].fails = ErrorCode::kIo;

@@ -164,6 +164,41 @@ TEST_F(FetchServerTest, WhatIsGoneIsUnavailableWithItsReason) {
   EXPECT_EQ(server.counters().unavailable_bytes, 400U);
 }
 
+TEST_F(FetchServerTest, WhatIsBehindTheReadablePartIsUnavailableAndTheRestServed) {
+  PublishedStream& stream = file(500);
+  stream.info.head = {501};
+  stream.lost_from = FileOffset{500};
+  stream.gone = wire::LossReason::kArchiveDamaged;
+  fetch(100, 501);
+  fetch(500, 501);
+  fetch(0, 100);
+  serve();
+  EXPECT_THAT(answers(), ElementsAre("data 100-500", "lost 500-501 6", "lost 500-501 6", "data 0-100", "end 100"));
+}
+
+TEST_F(FetchServerTest, ASourceThatIsOnItsWayIsAskedAgainAndOthersDoNotWaitForIt) {
+  file(500);
+  FakeFile ready;
+  ready.bytes = chance.text(50);
+  wire::StreamInfo info;
+  info.stream = {2, 2};
+  info.sequence = 2;
+  info.topic = "log";
+  info.head = {50};
+  streams.add(info, &ready);
+  source.fails = ErrorCode::kWouldBlock;
+  fetch(100, 200);
+  server.add(kPeer, {77, {2, 2}, {{0}, {50}}, false});
+  EXPECT_GT(server.turn(now), 0U);
+  EXPECT_GT(server.turn(now), 0U);
+  EXPECT_THAT(answers(), ElementsAre("data 0-50", "end 50"));
+  EXPECT_FALSE(server.idle());
+  fetch(100, 200);  // asked again meanwhile: one answer is enough
+  source.fails.reset();
+  serve();
+  EXPECT_THAT(answers(), ElementsAre("data 0-50", "end 50", "data 100-200", "end 200"));
+}
+
 TEST_F(FetchServerTest, AFileFoundToBeReplacedIsReportedAndItsBytesAreLost) {
   file(500);
   source.fails = ErrorCode::kReplaced;

@@ -95,6 +95,27 @@ TEST_F(RegistryTest, WhatChangedIsSavedTogetherWithCommits) {
   EXPECT_FALSE(ledger.consumers().at("c").connected);
 }
 
+TEST_F(RegistryTest, WhereAnArchiveMayBeReadOnFromIsKept) {
+  StreamRecord a = record(1);
+  const StreamRecord plain = record(2);
+  a.archive = ArchiveMark{};
+  const auto marks = [&] {
+    std::vector<std::optional<ArchiveMark>> out;
+    const auto loaded = registry->load_streams();
+    for (const StreamRecord& r : *loaded) out.push_back(r.archive);
+    return out;
+  };
+  ASSERT_TRUE(registry->insert({a, plain}));
+  reopen();
+  EXPECT_THAT(marks(), ElementsAre(ArchiveMark{}, std::nullopt));
+  a.archive = ArchiveMark{5'000'000'000, {60'000'000'000}, ~std::uint64_t{0}, 7};
+  ASSERT_TRUE(registry->save({a}, {}));
+  reopen();
+  EXPECT_THAT(marks(), ElementsAre(a.archive, std::nullopt));
+  ASSERT_TRUE(registry->remove_streams({a.info.stream}));
+  EXPECT_THAT(marks(), ElementsAre(std::nullopt));
+}
+
 TEST_F(RegistryTest, AConsumerOfAllTopicsStaysOne) {
   ASSERT_TRUE(registry->save_consumer("c", {}));
   reopen();
