@@ -24,6 +24,8 @@ struct ProducerConfig {
   std::vector<OptionSet::Given> in_order;  ///< which `from` stands before which of `files`
   Duration ignore_older = 0s;              ///< 0: no file is too old
   std::string order = "oldest";
+  bool delete_after_commit = false;
+  Duration delete_grace = 0s;
   Duration rescan = 60s;
   bool poll = false;
   bool once = false;

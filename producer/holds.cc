@@ -83,6 +83,7 @@ void Tailer::sweep(MonoTime now) {
     next_wake_up_ = now + kWakeUpInterval;
     for (const auto& [id, tracked] : tracked_) {
       if (tracked->sealed_since || tracked->file.is_open()) awake_.insert(id);
+      if (config_.delete_after && removable(*tracked)) removals_.try_emplace(id);
     }
   }
   std::vector<StreamId> finished;
@@ -123,6 +124,7 @@ void Tailer::sweep(MonoTime now) {
   for (const StreamId id : unseen) {
     if (Tracked* tracked = find(id)) refresh(*tracked);
   }
+  if (config_.delete_after) sweep_removals(now);
   if (auto ok = registry_.remove_streams(finished); !ok) {
     if (const auto n = save_error_log_.occurred(now))
       log::error("cannot forget finished streams", {{"error", ok.error()}, {"count", *n}});

@@ -58,6 +58,8 @@ class Registry {
   using Commits = std::map<std::pair<std::string, StreamId>, FileOffset>;  ///< by durable name and stream
   /// Positions, paths and seals of `changed`, and what consumers committed, in one transaction.
   Status save(const std::vector<StreamRecord>& changed, const Commits& commits);
+  /// What was saved is on disk then, power loss included.
+  Status sync();
   Status save_consumer(const std::string& name, const Interest& interest);
   Status remove_streams(const std::vector<StreamId>& streams);
   Status forget_consumer(const std::string& name);

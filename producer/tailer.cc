@@ -452,6 +452,7 @@ void Tailer::on_sent(const wire::StreamInfo& stream) {
 
 void Tailer::on_commit(const std::string& consumer, StreamId stream, FileOffset offset) {
   commits_[{consumer, stream}] = offset;
+  if (config_.delete_after) removals_.try_emplace(stream);
 }
 
 void Tailer::on_consumer(const std::string& durable_name, const Interest& interest) {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -25,8 +26,9 @@ struct TailerConfig {
   Duration rescan = 60s;    ///< full walk, in case events were missed; also the period when polling
   Duration ignore_older{};  ///< files not modified for so long are not begun until they are; 0: all are
   StartOrder order = StartOrder::kOldest;
-  Duration hold_time = 24h;      ///< a deleted file is kept readable this long for consumers that miss it
-  std::uint64_t hold_bytes = 0;  ///< uncommitted bytes of deleted files kept, in all; 0: no limit
+  std::optional<Duration> delete_after;  ///< files go so long after every durable consumer has them; nothing: never
+  Duration hold_time = 24h;              ///< a deleted file is kept readable this long for consumers that miss it
+  std::uint64_t hold_bytes = 0;          ///< uncommitted bytes of deleted files kept, in all; 0: no limit
 };
 
 struct TailerCounters {
@@ -34,6 +36,7 @@ struct TailerCounters {
   std::uint64_t streams_sealed = 0;
   std::uint64_t given_up_bytes = 0;  ///< uncommitted bytes that can not be read any more
   std::uint64_t walks = 0;           ///< of all directories
+  std::uint64_t files_deleted = 0;   ///< by us, after their commit
 };
 
 /// Turns files into streams and keeps the two together: which file is which stream (DESIGN: identity), what to do when
@@ -60,6 +63,8 @@ class Tailer final : public PublisherEvents {
   /// For a batch: what is sent completely is told to be complete, so that an unfinished last line is taken too. Not
   /// kept: a later run goes on where files have grown.
   void seal_for_now();
+  /// Whether files wait to be deleted that are committed.
+  bool removals_pending() const;
   std::size_t size() const { return tracked_.size(); }
   /// Positions that wait to be saved: one of each consumer and stream at most, however long that takes.
   std::size_t unsaved_commits() const { return commits_.size(); }
@@ -97,6 +102,9 @@ class Tailer final : public PublisherEvents {
   void rename(Tracked& tracked, const std::string& path);
   void sweep(MonoTime now);
   void sweep_deleted(Tracked& tracked, MonoTime now);
+  bool removable(const Tracked& tracked) const;
+  void sweep_removals(MonoTime now);
+  void remove(Tracked& tracked);
   void save(MonoTime now);
   StreamRecord record_of(const Tracked& tracked) const;
   std::uint64_t uncommitted_bytes(const Tracked& tracked) const;
@@ -115,9 +123,10 @@ class Tailer final : public PublisherEvents {
   std::map<StreamId, MonoTime> missing_;               ///< not at its path; since when
   std::set<StreamId> deleted_;
   std::unordered_set<StreamId> awake_;  ///< what sweep() looks after: files that may be open, and sealed streams
-  std::vector<StreamRecord> fresh_;     ///< found, not yet in the registry
-  std::set<FileKey> fresh_keys_;        ///< of those
-  std::size_t ignored_ = 0;             ///< files that were too old at the last walk
+  std::map<StreamId, std::optional<MonoTime>> removals_;  ///< to be deleted; since when its commits are on disk
+  std::vector<StreamRecord> fresh_;                       ///< found, not yet in the registry
+  std::set<FileKey> fresh_keys_;                          ///< of those
+  std::size_t ignored_ = 0;                               ///< files that were too old at the last walk
   std::set<StreamId> dirty_;
   std::vector<std::size_t> matched_;
   Registry::Commits commits_;                   ///< not saved yet
