@@ -14,6 +14,7 @@ namespace {
 constexpr Duration kSaveInterval = 1s;
 constexpr Duration kWalkSpacing = 200ms;  // however many directories come and go
 constexpr Duration kMissingGrace = 1s;    // a rename shows as two events, possibly of two directories
+constexpr Duration kPollInterval = 1s;    // of directories of which no events tell
 constexpr std::size_t kFreshAtATime = 4096;
 
 }  // namespace
@@ -129,6 +130,10 @@ std::size_t Tailer::turn(MonoTime now) {
   }
   if (changes.rescan) next_scan_ = std::min(next_scan_, last_scan_ + kWalkSpacing);
   if (now >= next_scan_) scan(now);
+  if (!discovery_.polled().empty() && now >= next_poll_) {
+    next_poll_ = now + std::min(kPollInterval, config_.rescan);
+    discovery_.poll([this](const std::string& path, const Selection&) { look_at(path); });
+  }
   announce_fresh();
   if (!missing_.empty()) resolve_missing(now);
   if (now >= next_sweep_) sweep(now);
@@ -139,6 +144,7 @@ std::size_t Tailer::turn(MonoTime now) {
 MonoTime Tailer::due() const {
   if (recollection_) return recollection_->due(now_);
   MonoTime at = std::min({next_scan_, next_sweep_, next_save_});
+  if (!discovery_.polled().empty()) at = std::min(at, next_poll_);
   for (const auto& [id, since] : missing_) at = std::min(at, since + kMissingGrace);
   return at;
 }

@@ -138,6 +138,7 @@ class Tailer final : public PublisherEvents {
   MonoTime last_scan_{};
   MonoTime next_sweep_{};
   MonoTime next_wake_up_{};
+  MonoTime next_poll_{};
   MonoTime next_save_{};
   TailerCounters counters_;
   std::set<std::string> named_unreadable_;
