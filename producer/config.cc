@@ -96,6 +96,9 @@ void ProducerConfig::describe(OptionSet& options) {
   options.seconds("rescan", rescan, "walk all directories this often, in case a change was missed", 100ms);
   options.flag("poll", poll, "do not rely on inotify: walk every --rescan seconds, at most 1");
   options.flag("once", once, "exit when every byte of every matching file is committed by a durable consumer");
+  options.flag("delete-after-commit", delete_after_commit,
+               "delete a file when every durable consumer that wants it has committed all of it");
+  options.seconds("delete-grace", delete_grace, "so long after that");
   options.seconds("hold-time", hold_time, "keep deleted files readable this long for consumers that miss something");
   options.bytes("hold-bytes", hold_bytes, 0, "keep at most so many uncommitted bytes of deleted files; 0: no limit");
   options.group("Transport");
@@ -264,6 +267,7 @@ TailerConfig ProducerConfig::tailer() const {
   TailerConfig out;
   out.rescan = poll ? std::min<Duration>(rescan, 1s) : rescan;
   out.ignore_older = ignore_older;
+  if (delete_after_commit) out.delete_after = delete_grace;
   out.order = start_order();
   out.decompress = archives == "decompress";
   out.hold_time = hold_time;

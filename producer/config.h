@@ -26,6 +26,8 @@ struct ProducerConfig {
   Duration ignore_older = 0s;              ///< 0: no file is too old
   std::string order = "oldest";
   std::string archives = "decompress";
+  bool delete_after_commit = false;
+  Duration delete_grace = 0s;
   Duration rescan = 60s;
   bool poll = false;
   bool once = false;

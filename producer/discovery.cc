@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <memory>
 
+#include "producer/file_system.h"
+
 namespace fantail {
 namespace {
 
@@ -26,6 +28,7 @@ struct Discovery::Walk {
   const std::function<void(const std::string&, const Selection&)>& found;
   std::vector<std::size_t> matched;
   std::set<std::pair<dev_t, ino_t>> seen;  ///< directories, so that links in circles end
+  bool unwatched_only = false;             ///< what is below is walked only if no events tell of it
 };
 
 Result<Discovery> Discovery::open(std::vector<Selection> selections, std::vector<Glob> excludes, bool poll) {
@@ -60,12 +63,19 @@ void Discovery::watch_directory(const std::string& directory, FileId id) {
     if (known->second.id == id) return;
     forget_directory(directory);  // another directory has this name now
   }
+  if (on_network_file_system(directory)) {
+    polled_.insert(directory);
+    if (network_log_.occurred(mono_now())) {
+      log::info("directories on network file systems are polled", {{"path", directory}});
+    }
+    return;
+  }
   const int wd = ::inotify_add_watch(inotify_.get(), directory.c_str(), kDirectoryEvents);
   if (wd < 0) {
     if (errno == ENOENT || errno == ENOTDIR || errno == EACCES) return;  // walk() tells of the last
-    ++unwatched_;
+    polled_.insert(directory);
     if (watch_limit_log_.occurred(mono_now())) {
-      log::warn("cannot watch a directory, it is only rescanned; raise fs.inotify.max_user_watches with sysctl",
+      log::warn("cannot watch a directory, it is polled; raise fs.inotify.max_user_watches with sysctl",
                 {{"path", directory}, {"error", error_of_errno(errno, "inotify_add_watch")}});
     }
     return;
@@ -154,8 +164,8 @@ void Discovery::check_links(Changes& changes) {
 }
 
 std::vector<std::size_t> Discovery::scan(const std::function<void(const std::string&, const Selection&)>& found) {
-  unwatched_ = 0;
-  Walk state{found, std::vector<std::size_t>(selections_.size()), {}};
+  polled_.clear();
+  Walk state{found, std::vector<std::size_t>(selections_.size()), {}, false};
   for (const Selection& selection : selections_) {
     for (const std::string& root : selection.glob.roots()) {
       // A root that is not there yet: watch the nearest directory above it, to see it come.
@@ -172,6 +182,11 @@ std::vector<std::size_t> Discovery::scan(const std::function<void(const std::str
     }
   }
   return state.matched;
+}
+
+void Discovery::poll(const std::function<void(const std::string&, const Selection&)>& found) {
+  Walk state{found, std::vector<std::size_t>(selections_.size()), {}, true};
+  for (const std::string& directory : std::set<std::string>(polled_)) walk(directory, 0, state);
 }
 
 void Discovery::walk(const std::string& directory, int depth, Walk& state) {
@@ -213,7 +228,9 @@ void Discovery::walk(const std::string& directory, int depth, Walk& state) {
       refuse(path, status.st_mode);
     }
   }
-  for (const std::string& path : below) walk(path, depth + 1, state);
+  for (const std::string& path : below) {
+    if (!state.unwatched_only || !directories_.contains(path)) walk(path, depth + 1, state);
+  }
 }
 
 bool Discovery::read_events(Changes& changes) {

@@ -57,8 +57,10 @@ class Discovery {
 
   int fd() const { return inotify_.get(); }  ///< -1 when polling
   bool polling() const { return !inotify_; }
-  /// Directories that could not be watched (the system's limit): only scan() sees them.
-  std::size_t unwatched() const { return unwatched_; }
+  /// Directories of which no events tell: on network file systems, or beyond the system's limit of watches.
+  const std::set<std::string>& polled() const { return polled_; }
+  /// Walks just those, like scan().
+  void poll(const std::function<void(const std::string& path, const Selection&)>& found);
 
  private:
   Discovery(std::vector<Selection> selections, std::vector<Glob> excludes)
@@ -86,10 +88,11 @@ class Discovery {
   std::map<std::string, Watched, std::less<>> directories_;
   std::map<int, std::set<std::string>> links_of_;  ///< several may lead to one file
   std::map<std::string, Watched, std::less<>> links_;
-  std::size_t unwatched_ = 0;
+  std::set<std::string> polled_;
   std::pair<std::uint32_t, std::string> moving_;  ///< cookie and path of the last entry that was moved away
   std::set<std::string> named_;                   ///< what cannot be read, or is no file, was told
   log::Repeated watch_limit_log_{std::chrono::minutes{10}};
+  log::Repeated network_log_{std::chrono::hours{1}};
 };
 
 }  // namespace fantail

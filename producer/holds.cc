@@ -87,6 +87,7 @@ void Tailer::sweep(MonoTime now) {
     next_wake_up_ = now + kWakeUpInterval;
     for (const auto& [id, tracked] : tracked_) {
       if (tracked->sealed_since || tracked->file.is_open()) awake_.insert(id);
+      if (config_.delete_after && removable(*tracked)) removals_.try_emplace(id);
     }
   }
   std::vector<StreamId> finished;
@@ -158,6 +159,7 @@ void Tailer::sweep(MonoTime now) {
     if (!tracked_.at(id)->record.gone) leave_copy(*tracked_.at(id));
   }
   if (!finished.empty() && !dirty_copies_.empty() && !save_copies()) return;  // told by the next save()
+  if (config_.delete_after) sweep_removals(now);
   if (auto ok = registry_.remove_streams(finished); !ok) {
     if (const auto n = save_error_log_.occurred(now))
       log::error("cannot forget finished streams", {{"error", ok.error()}, {"count", *n}});

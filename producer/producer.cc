@@ -198,7 +198,7 @@ bool Producer::delivered() const {
 bool Producer::finished() {
   if (!stopping_) {
     if (config_.once && tailer_->everything_sent()) tailer_->seal_for_now();
-    return config_.once && delivered();
+    return config_.once && delivered() && !tailer_->removals_pending();
   }
   // Commits are waited for where they can come from.
   if (!ledger_.anybody_connected()) return tailer_->everything_sent() && streams_->everybody_knows();

@@ -384,6 +384,14 @@ Status Registry::save_copies(const std::vector<CopyRecord>& changed, const std::
   return transaction->commit();
 }
 
+Status Registry::sync() {
+  // The log of the database is one file: with this transaction those before it are on disk.
+  auto transaction = database_.begin(Database::Durability::kPowerLoss);
+  if (!transaction) return tl::unexpected(transaction.error());
+  if (auto ok = insert_rows({}); !ok) return ok;
+  return transaction->commit();
+}
+
 Status Registry::save_consumer(const std::string& name, const Interest& interest) {
   std::string topics;
   for (const auto& topic : interest.topics) topics += (topics.empty() ? "" : "\n") + topic;

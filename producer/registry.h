@@ -66,6 +66,8 @@ class Registry {
   /// Positions, files, paths and seals of `changed`, and what consumers committed, in one transaction.
   Status save(const std::vector<StreamRecord>& changed, const Commits& commits);
   Status save_copies(const std::vector<CopyRecord>& changed, const std::vector<FileKey>& dropped);
+  /// What was saved is on disk then, power loss included.
+  Status sync();
   Status save_consumer(const std::string& name, const Interest& interest);
   Status remove_streams(const std::vector<StreamId>& streams);
   Status forget_consumer(const std::string& name);

@@ -15,6 +15,7 @@ namespace {
 constexpr Duration kSaveInterval = 1s;
 constexpr Duration kWalkSpacing = 200ms;  // however many directories come and go
 constexpr Duration kMissingGrace = 1s;    // a rename shows as two events, possibly of two directories
+constexpr Duration kPollInterval = 1s;    // of directories of which no events tell
 constexpr std::size_t kFreshAtATime = 4096;
 constexpr std::size_t kSearchesPerTurn = 4;  // of directories, for copies of files that were deleted
 
@@ -166,6 +167,10 @@ std::size_t Tailer::turn(MonoTime now) {
   }
   if (changes.rescan) next_scan_ = std::min(next_scan_, last_scan_ + kWalkSpacing);
   if (now >= next_scan_) scan(now);
+  if (!discovery_.polled().empty() && now >= next_poll_) {
+    next_poll_ = now + std::min(kPollInterval, config_.rescan);
+    discovery_.poll([this](const std::string& path, const Selection&) { look_at(path); });
+  }
   announce_fresh();
   if (!missing_.empty()) resolve_missing(now);
   if (!pending_.empty()) {
@@ -182,6 +187,7 @@ MonoTime Tailer::due() const {
   if (recollection_) return recollection_->due(now_);
   MonoTime at = std::min({next_scan_, next_sweep_, next_save_});
   if (!archives_.empty()) at = std::min(at, next_archive_);
+  if (!discovery_.polled().empty()) at = std::min(at, next_poll_);
   for (const auto& [id, since] : missing_) at = std::min(at, since + kMissingGrace);
   for (const auto& [key, pending] : pending_) at = std::min(at, std::max(pending.since + kMissingGrace, now_ + 10ms));
   return at;
@@ -524,6 +530,7 @@ void Tailer::on_sent(const wire::StreamInfo& stream) {
 
 void Tailer::on_commit(const std::string& consumer, StreamId stream, FileOffset offset) {
   commits_[{consumer, stream}] = offset;
+  if (config_.delete_after) removals_.try_emplace(stream);
 }
 
 void Tailer::on_consumer(const std::string& durable_name, const Interest& interest) {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -28,10 +29,11 @@ struct TailerConfig {
   Duration rescan = 60s;    ///< full walk, in case events were missed; also the period when polling
   Duration ignore_older{};  ///< files not modified for so long are not begun until they are; 0: all are
   StartOrder order = StartOrder::kOldest;
-  bool decompress = true;            ///< new streams of archives are what is in these
-  Duration hold_time = 24h;          ///< a deleted file is kept readable this long for consumers that miss it
-  std::uint64_t hold_bytes = 0;      ///< uncommitted bytes of deleted files kept, in all; 0: no limit
-  std::vector<std::string> rotated;  ///< globs: where else known streams are looked for; no source of new ones
+  bool decompress = true;                ///< new streams of archives are what is in these
+  std::optional<Duration> delete_after;  ///< files go so long after every durable consumer has them; nothing: never
+  Duration hold_time = 24h;              ///< a deleted file is kept readable this long for consumers that miss it
+  std::uint64_t hold_bytes = 0;          ///< uncommitted bytes of deleted files kept, in all; 0: no limit
+  std::vector<std::string> rotated;      ///< globs: where else known streams are looked for; no source of new ones
 };
 
 struct TailerCounters {
@@ -40,6 +42,7 @@ struct TailerCounters {
   std::uint64_t given_up_bytes = 0;   ///< uncommitted bytes that can not be read any more
   std::uint64_t streams_adopted = 0;  ///< that go on in a copy of their file
   std::uint64_t walks = 0;            ///< of all directories
+  std::uint64_t files_deleted = 0;    ///< by us, after their commit
 };
 
 /// Turns files into streams and keeps the two together: which file is which stream (DESIGN: identity), what to do when
@@ -66,6 +69,8 @@ class Tailer final : public PublisherEvents {
   /// For a batch: what is sent completely is told to be complete, so that an unfinished last line is taken too. Not
   /// kept: a later run goes on where files have grown.
   void seal_for_now();
+  /// Whether files wait to be deleted that are committed.
+  bool removals_pending() const;
   std::size_t size() const { return tracked_.size(); }
   /// Positions that wait to be saved: one of each consumer and stream at most, however long that takes.
   std::size_t unsaved_commits() const { return commits_.size(); }
@@ -135,6 +140,9 @@ class Tailer final : public PublisherEvents {
   void rename(Tracked& tracked, const std::string& path);
   void sweep(MonoTime now);
   void sweep_deleted(Tracked& tracked, MonoTime now);
+  bool removable(const Tracked& tracked) const;
+  void sweep_removals(MonoTime now);
+  void remove(Tracked& tracked);
   void save(MonoTime now);
   StreamRecord record_of(const Tracked& tracked) const;
   std::uint64_t uncommitted_bytes(const Tracked& tracked) const;
@@ -159,9 +167,10 @@ class Tailer final : public PublisherEvents {
   std::optional<MonoTime> archive_waits_since_;  ///< for what was decompressed to be sent
   std::set<StreamId> waiting_to_open_;           ///< no descriptor was left for them
   std::unordered_set<StreamId> awake_;  ///< what sweep() looks after: files that may be open, and sealed streams
-  std::vector<StreamRecord> fresh_;     ///< found, not yet in the registry
-  std::set<FileKey> fresh_keys_;        ///< of those
-  std::size_t ignored_ = 0;             ///< files that were too old at the last walk
+  std::map<StreamId, std::optional<MonoTime>> removals_;  ///< to be deleted; since when its commits are on disk
+  std::vector<StreamRecord> fresh_;                       ///< found, not yet in the registry
+  std::set<FileKey> fresh_keys_;                          ///< of those
+  std::size_t ignored_ = 0;                               ///< files that were too old at the last walk
   std::map<FileKey, Pending> pending_;
   std::map<FileKey, Copy> copies_;  ///< not sent
   std::set<FileKey> dirty_copies_;
@@ -179,6 +188,7 @@ class Tailer final : public PublisherEvents {
   MonoTime last_scan_{};
   MonoTime next_sweep_{};
   MonoTime next_wake_up_{};
+  MonoTime next_poll_{};
   MonoTime next_save_{};
   TailerCounters counters_;
   std::set<std::string> named_unreadable_;
