@@ -29,6 +29,10 @@ bool has_no_name(int fd) {
 
 }  // namespace
 
+bool Tailer::is_kin(const Tracked& tracked, const std::string& path) {
+  return are_kin(path, tracked.record.info.path) || are_kin(path, tracked.file.path());
+}
+
 Status Tailer::load_copies() {
   auto copies = registry_.load_copies();
   if (!copies) return tl::unexpected(copies.error());
@@ -117,8 +121,9 @@ Verdict Tailer::judge(FileContent& content, const std::string& path, FileKey key
   Newcomer newcomer(content);
   std::vector<StreamId> candidates;
   for (const auto& [id, tracked] : tracked_) {
-    const bool kin = are_kin(path, tracked->record.info.path) || are_kin(path, tracked->file.path());
-    if (tracked->record.key != key && newcomer.may_be(tracked->file.fingerprint(), kin)) candidates.push_back(id);
+    const auto likeness = newcomer.likeness(tracked->file.fingerprint());  // looked at first: there may be many streams
+    if (likeness == Newcomer::Likeness::kNo || tracked->record.key == key) continue;
+    if (likeness == Newcomer::Likeness::kYes || is_kin(*tracked, path)) candidates.push_back(id);
   }
   Verdict best = Verdict::kStranger;
   for (const StreamId id : candidates) {
@@ -140,7 +145,7 @@ Verdict Tailer::judge_as(StreamId id, Newcomer& newcomer, FileContent& content, 
   using State = KnownStream::State;
   Tracked* tracked = find(id);
   if (tracked == nullptr) return Verdict::kStranger;
-  const bool kin = are_kin(path, tracked->record.info.path) || are_kin(path, tracked->file.path());
+  const bool kin = is_kin(*tracked, path);
   if (!tracked->record.gone && !missing_.contains(id)) {
     auto look = tracked->file.look(true);
     if (!look && look.error().code == ErrorCode::kReplaced && !tracked->sealed_since) {
@@ -153,6 +158,12 @@ Verdict Tailer::judge_as(StreamId id, Newcomer& newcomer, FileContent& content, 
     if (look) {
       auto original = FileContent::borrow(tracked->file.fd());
       if (!original) return Verdict::kStranger;
+      // Moved by copying, and written to there already.
+      if (look->deleted() && !tracked->sealed_since && content.size() > original->size()) {
+        const Verdict verdict = newcomer.compare(known(tracked->file.fingerprint(), State::kGone, kin));
+        if (verdict != Verdict::kBacking) return verdict;
+        return adopt(*tracked, path, key, wire::LossReason::kDeleted) ? verdict : Verdict::kStranger;
+      }
       KnownStream stream = known(tracked->file.fingerprint(), State::kReadable, kin);
       stream.original = &*original;
       const Verdict verdict = newcomer.compare(stream);
@@ -246,7 +257,7 @@ bool Tailer::find_copy(Tracked& tracked, wire::LossReason reason, bool siblings)
     }
     auto content = FileContent::open(path, key);
     if (!content || content->size() < least || content->size() <= longest_size) continue;
-    const bool kin = are_kin(path, tracked.record.info.path) || are_kin(path, tracked.file.path());
+    const bool kin = is_kin(tracked, path);
     if (Newcomer(*content).compare(known(fingerprint, KnownStream::State::kGone, kin)) != Verdict::kBacking) continue;
     longest = &place;
     longest_size = content->size();

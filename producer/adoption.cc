@@ -40,11 +40,11 @@ bool Newcomer::begins_like(const Fingerprint& stream) {
   return known->second == stream.head_digest;
 }
 
-bool Newcomer::may_be(const Fingerprint& stream, bool kin) {
-  if (head_length_ == 0 || stream.head_length == 0) return false;
+Newcomer::Likeness Newcomer::likeness(const Fingerprint& stream) {
+  if (head_length_ == 0 || stream.head_length == 0) return Likeness::kNo;
   // While it is copied it may be shorter than the beginning that is known.
-  if (head_length_ < stream.head_length) return kin;
-  return begins_like(stream);
+  if (head_length_ < stream.head_length) return Likeness::kIfKin;
+  return begins_like(stream) ? Likeness::kYes : Likeness::kNo;
 }
 
 /// Whether what was read of the stream is in it, as far as can be told: its beginning and the bytes before its cursor.

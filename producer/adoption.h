@@ -49,8 +49,9 @@ class Newcomer {
   /// `content` must outlive it.
   explicit Newcomer(Content& content);
 
-  /// Whether a closer look is worth while: by its beginning alone.
-  bool may_be(const Fingerprint& stream, bool kin);
+  /// Whether a closer look is worth while, by its beginning alone; that of a short one may tell so only of relatives.
+  enum class Likeness : std::uint8_t { kNo, kIfKin, kYes };
+  Likeness likeness(const Fingerprint& stream);
   Verdict compare(const KnownStream& stream);
 
  private:

@@ -58,7 +58,7 @@ void check(const Streams& m) {
 void check(const Fetch& m) { PROMISE(!m.range.empty()); }
 void check(const Unavailable& m) {
   PROMISE(!m.range.empty());
-  PROMISE(m.reason <= LossReason::kReadError);
+  PROMISE(m.reason <= LossReason::kArchiveDamaged);
 }
 void check(const Commit& m) { PROMISE(m.entries.size() <= kMaxListEntries); }
 void check(const List&) {}

@@ -49,7 +49,9 @@ Verdict judge(const std::string& file, State state, const std::string& stream, s
   known.kin = kin;
   if (state == State::kReadable) known.original = &original;
   Newcomer newcomer(content);
-  if (!newcomer.may_be(known.fingerprint, kin)) return Verdict::kStranger;
+  const auto likeness = newcomer.likeness(known.fingerprint);
+  if (likeness == Newcomer::Likeness::kNo) return Verdict::kStranger;
+  if (likeness == Newcomer::Likeness::kIfKin && !kin) return Verdict::kStranger;
   return newcomer.compare(known);
 }
 
