@@ -20,6 +20,7 @@ constexpr std::uint64_t kDetailsAtATime = 256;
 constexpr std::size_t kMostTasks = 1024;
 constexpr Duration kLongestWait = 1s;
 constexpr Duration kLastWord = 1s;
+constexpr Duration kUnheard = 5s;  // longer than a distributor takes to come back
 constexpr Duration kLookForOld = 60s;
 constexpr const char* kRunsDirectory = "runs";
 
@@ -108,10 +109,12 @@ Status Collector::connect() {
   rpc_->on_gone([this](const rpc::Caller& caller) { followers_.erase(caller); });
   for (auto& [id, run] : runs_) {
     publish(*run);
-    // Ended between the last result and its place: nobody will say again that this run is finished.
+    // Ended between the last result and its place. A distributor may say again that this run is finished, if it was
+    // not told that we know; else nobody will.
     if (!run->finished() || run->settled() || current_ != nullptr) continue;
     if (auto ok = make_current(*run); !ok) return ok;
     drain_until_ = mono_now() + config_.drain;
+    unheard_until_ = mono_now() + kUnheard;
   }
   if (!endpoint.is_local() && !context_.key()) {
     log::warn("listening beyond this host without keys: anybody who reaches the port can send and read results",
@@ -292,9 +295,12 @@ void Collector::finish(const rpc::Caller& caller, std::string_view arguments) {
     }
     if (hooks_.on_finished) hooks_.on_finished();
     log::info("run finished", {{"run", run.id()}, {"results", run.count()}, {"dropped", dropped_}});
+  } else {
+    log::info("told again that a run is finished", {{"run", run.id()}});
   }
   rpc_->reply(caller, to_text({{"results", run.count()}}));
   if (&run == current_) drain_until_ = mono_now() + config_.drain;
+  unheard_until_.reset();
 }
 
 void Collector::result(const rpc::Caller& caller, std::string_view arguments) {
@@ -404,6 +410,7 @@ void Collector::look_for_the_end(MonoTime now) {
     remove_old(wall_now());
   }
   if (!drain_until_ || ended_) return;
+  if (unheard_until_ && now < *unheard_until_) return;
   const bool written = !output_ || output_->complete();
   if (now < *drain_until_ && !(written && delivered())) return;
   if (!written) return;  // a full disk is waited for: nothing is lost

@@ -119,7 +119,8 @@ class Collector final : public ControlEvents, public PublisherEvents {
   std::map<rpc::Caller, Follower> followers_;
   std::vector<Answer> answers_;
   std::uint64_t dropped_ = 0;
-  std::optional<MonoTime> drain_until_;  ///< the run is finished
+  std::optional<MonoTime> drain_until_;    ///< the run is finished
+  std::optional<MonoTime> unheard_until_;  ///< its distributor may not have been told that the run is finished
   MonoTime look_for_old_{};
   bool ended_ = false;
   bool failed_ = false;

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,21 @@ def test_metadata_is_remembered_by_a_distributor_that_was_killed(pipe: PipeLab, 
     pipe.work("w")
     assert distributor.wait_exit() == OK
     assert [row["result"] for row in pipe.results()] == [{"scale": 3}] * 3
+
+
+def test_a_collector_killed_before_it_could_say_that_it_has_finished_says_so_when_it_is_back(pipe: PipeLab, lab: Lab) -> None:
+    flags = ("--lines", pipe.numbers(3), "--task", "t=echo {}")
+    distributor = pipe.distribute(*flags)
+    collector = pipe.collect("--result-ttl", 3600)  # it stays, and is not through with the run
+    pipe.work("w")
+    assert distributor.wait_exit() == OK
+    collector.kill9()
+    collector = pipe.collect()
+    lab.wait_until(lambda: "collector started" in collector.stderr(), "it is back")
+    time.sleep(2)  # part of what is tried: the distributor needs a while to find it again
+    distributor = pipe.distribute(*flags)
+    assert (distributor.wait_exit(), collector.wait_exit()) == (OK, OK)
+    assert "told again that a run is finished" in collector.stderr()
 
 
 # --- workers that hang, hosts that go ----------------------------------------------------------------------------------
