@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "common/base/digest.h"
+#include "producer/pread_fully.h"
 
 namespace fantail {
 namespace {
@@ -21,18 +22,6 @@ constexpr std::size_t kReadersAgain = 4;
 constexpr std::uint64_t kGivenUpAfterCalls = 10'000;  // a reader on its way to what nobody asks for any more
 
 constexpr const char* kNotAsItWas = "it cannot be decompressed any more as it was";
-
-Result<std::size_t> pread_fully(int fd, std::span<std::byte> buffer, std::uint64_t offset) {
-  std::size_t done = 0;
-  while (done < buffer.size()) {
-    const ssize_t n = ::pread(fd, buffer.data() + done, buffer.size() - done, static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail_errno(errno, "read");
-    if (n == 0) break;
-    done += static_cast<std::size_t>(n);
-  }
-  return done;
-}
 
 tl::unexpected<Error> replaced(const char* why) { return fail(ErrorCode::kReplaced, why); }
 

@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <memory>
 
+#include "producer/pread_fully.h"
+
 namespace fantail {
 
 Result<FileContent> FileContent::open(const std::string& path, FileKey key) {
@@ -29,15 +31,7 @@ Result<FileContent> FileContent::borrow(int fd) {
 }
 
 Result<std::size_t> FileContent::read_at(std::uint64_t offset, std::span<std::byte> buffer) {
-  std::size_t done = 0;
-  while (done < buffer.size()) {
-    const ssize_t n = ::pread(fd_, buffer.data() + done, buffer.size() - done, static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail_errno(errno, "read");
-    if (n == 0) break;
-    done += static_cast<std::size_t>(n);
-  }
-  return done;
+  return pread_fully(fd_, buffer, offset);
 }
 
 Result<CopyRecord> describe_copy(const std::string& path, FileKey key, StreamId stream) {

@@ -14,6 +14,7 @@
 
 #include "common/base/digest.h"
 #include "common/base/signals.h"
+#include "producer/pread_fully.h"
 
 namespace fantail {
 namespace {
@@ -26,18 +27,6 @@ using Head = std::array<std::byte, Fingerprint::kHeadBytes>;
 FileKey key_from(const struct stat& status) { return {status.st_dev, status.st_ino}; }
 
 WallTime time_from(const timespec& time) { return {std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec}; }
-
-Result<std::size_t> pread_fully(int fd, std::span<std::byte> buffer, std::uint64_t offset) {
-  std::size_t done = 0;
-  while (done < buffer.size()) {
-    const ssize_t n = ::pread(fd, buffer.data() + done, buffer.size() - done, static_cast<off_t>(offset + done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail_errno(errno, "read");
-    if (n == 0) break;
-    done += static_cast<std::size_t>(n);
-  }
-  return done;
-}
 
 }  // namespace
 
