@@ -14,4 +14,7 @@ void append_base64(std::string& out, std::string_view bytes);
 /// The inverse; nothing for anything else.
 std::optional<std::string> from_base64(std::string_view text);
 
+/// "1.5 MB"
+std::string human_bytes(double bytes);
+
 }  // namespace fantail

@@ -59,6 +59,8 @@ class StreamPublisher final : public ControlEvents {
   void advance(StreamId stream, FileOffset head);
   /// `final_length` is final. With `gone` the bytes cannot be read any more, else the source stays.
   void seal(StreamId stream, FileOffset final_length, std::optional<wire::LossReason> gone);
+  /// The source is asked for what is behind `to` once more, and that is broadcast again; it goes on from there.
+  void rewind(StreamId stream, FileOffset to);
   /// All of it is committed, or it is of no interest any more.
   void remove(StreamId stream);
   const wire::StreamInfo* info(StreamId stream) const;
