@@ -70,6 +70,7 @@ tl::unexpected<Error> TailedFile::replaced(const char* why) const {
 
 Status TailedFile::open() {
   if (fd_) return {};
+  if (open_files_ != nullptr) open_files_->before_open();
   UniqueFd fd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
   if (!fd) return fail_errno(errno, path_);
   struct stat status {};
@@ -77,7 +78,13 @@ Status TailedFile::open() {
   // Ours may be there still, under another name.
   if (key_from(status) != key_) return fail(ErrorCode::kNotFound, path_ + ": another file is there now");
   fd_ = std::move(fd);
+  if (open_files_ != nullptr) open_files_->opened();
   return {};
+}
+
+void TailedFile::close() {
+  if (fd_ && open_files_ != nullptr) open_files_->closed();
+  fd_.reset();
 }
 
 Result<std::size_t> TailedFile::read_at(FileOffset offset, std::span<std::byte> buffer) {

@@ -13,6 +13,7 @@
 #include "common/base/unique_fd.h"
 #include "common/stream/stream_source.h"
 #include "common/wire/messages.h"
+#include "producer/open_files.h"
 
 namespace fantail {
 
@@ -45,6 +46,10 @@ wire::FileIdentity identity_of(FileKey key, const Fingerprint& fingerprint);
 class TailedFile final : public StreamSource {
  public:
   TailedFile(std::string path, FileKey key, Fingerprint fingerprint);
+  ~TailedFile() override { close(); }
+
+  /// Its descriptor counts there from now on. `open_files` must outlive it.
+  void count_in(OpenFiles& open_files) { open_files_ = &open_files; }
 
   Result<std::size_t> read_at(FileOffset offset, std::span<std::byte> buffer) override;
   void mark_sent(FileOffset sent, std::span<const std::byte> last) override;
@@ -70,7 +75,7 @@ class TailedFile final : public StreamSource {
 
   /// Opens by path. kNotFound when nothing or another file is there.
   Status open();
-  void close() { fd_.reset(); }
+  void close();
   bool is_open() const { return static_cast<bool>(fd_); }
   int fd() const { return fd_.get(); }
 
@@ -93,6 +98,7 @@ class TailedFile final : public StreamSource {
   FileKey key_;
   Fingerprint fingerprint_;
   UniqueFd fd_;
+  OpenFiles* open_files_ = nullptr;
   std::array<std::byte, Fingerprint::kTailBytes> tail_{};  ///< the bytes behind tail_digest, once they are known
   std::size_t tail_known_ = 0;
 };

@@ -13,6 +13,7 @@ namespace fantail {
 namespace {
 
 constexpr Duration kSaveInterval = 1s;
+constexpr Duration kSaveAbsencesInterval = 1min;
 constexpr Duration kWalkSpacing = 200ms;  // however many directories come and go
 constexpr Duration kMissingGrace = 1s;    // a rename shows as two events, possibly of two directories
 
@@ -25,7 +26,9 @@ std::int64_t modification_time(const std::string& path) {
 }  // namespace
 
 Tailer::Tailer(TailerConfig config, Discovery& discovery, Registry& registry, CommitLedger& ledger)
-    : config_(config), discovery_(discovery), registry_(registry), ledger_(ledger) {}
+    : config_(config), discovery_(discovery), registry_(registry), ledger_(ledger), open_files_(config.open_files) {
+  open_files_.on_full([this] { make_room(); });
+}
 Tailer::~Tailer() = default;
 
 Tailer::Tracked* Tailer::find(StreamId id) {
@@ -53,6 +56,9 @@ Status Tailer::begin() {
   auto known = registry_.load_streams();
   if (!known) return tl::unexpected(known.error());
   if (auto ok = registry_.load_consumers(ledger_); !ok) return ok;
+  const auto absences = registry_.load_absences();
+  if (!absences) return tl::unexpected(absences.error());
+  for (const auto& [name, away] : *absences) absences_.load(name, away);
   first_start_ = known->empty() && !registry_.started();  // a registry of before there was that row has streams
   std::vector<StreamId> replaced;
   for (StreamRecord& record : *known) {
@@ -99,6 +105,7 @@ Tailer::Tracked& Tailer::track(StreamRecord record) {
   auto tracked = std::make_unique<Tracked>(std::move(record));
   Tracked& ref = *tracked;
   ref.active = now_;
+  ref.file.count_in(open_files_);
   tracked_[ref.record.info.stream] = std::move(tracked);
   publisher_->add(ref.record.info, ref.record.gone ? nullptr : &ref.file,
                   ref.record.gone.value_or(wire::LossReason::kUnknown));
@@ -132,6 +139,7 @@ std::size_t Tailer::turn(MonoTime now) {
   if (now >= next_scan_) scan(now);
   announce_fresh();
   if (!missing_.empty()) resolve_missing(now);
+  if (open_files_.too_many()) give_up_beyond_descriptors();
   if (now >= next_sweep_) sweep(now);
   if (now >= next_save_) save(now);
   return work;
@@ -408,9 +416,20 @@ void Tailer::save(MonoTime now) {
   }
   dirty_.clear();
   commits_.clear();
+  if (now < next_absences_) return;
+  if (auto ok = registry_.save_absences(absences_.all(now), ledger_); !ok) {
+    if (const auto n = save_error_log_.occurred(now)) {
+      log::error("cannot save for how long consumers are away", {{"error", ok.error()}, {"count", *n}});
+    }
+    return;
+  }
+  next_absences_ = now + kSaveAbsencesInterval;
 }
 
-void Tailer::save_now() { save(now_); }
+void Tailer::save_now() {
+  next_absences_ = {};
+  save(now_);
+}
 
 // ---- what the publisher tells
 
