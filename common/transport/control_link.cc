@@ -73,10 +73,13 @@ Result<std::string> ControlLink::bind(const Endpoint& endpoint) {
     if (!socket) return tl::unexpected(socket.error());
     socket->set(zmq::sockopt::router_mandatory, true);
     socket->set(zmq::sockopt::router_handover, true);
-    auto refused = transport::RefusedHandshakes::watch(*socket, context_);
+    sockets_->router = std::move(*socket);
+  }
+  // On this host and without a key it is only somebody who looks whether we are there.
+  if (!sockets_->refused && (endpoint.scheme != Endpoint::Scheme::kIpc || context_.key())) {
+    auto refused = transport::RefusedHandshakes::watch(*sockets_->router, context_);
     if (!refused) return tl::unexpected(refused.error());
     sockets_->refused = std::move(*refused);
-    sockets_->router = std::move(*socket);
   }
   auto address = transport::bind_socket(*sockets_->router, endpoint);
   if (!address) return fail(address.error().code, "control link: " + address.error().context);
