@@ -519,9 +519,9 @@ void Tailer::save(MonoTime now) {
   dirty_.clear();
   commits_.clear();
   if (now < next_absences_) return;
-  if (auto ok = registry_.save_absences(absences_.all(now), ledger_); !ok) {
+  if (auto saved = registry_.save_absences(absences_.all(now), ledger_); !saved) {
     if (const auto n = save_error_log_.occurred(now)) {
-      log::error("cannot save for how long consumers are away", {{"error", ok.error()}, {"count", *n}});
+      log::error("cannot save for how long consumers are away", {{"error", saved.error()}, {"count", *n}});
     }
     return;
   }
