@@ -124,6 +124,7 @@ bool Consumer::store_checkpoint() {
 
 void Consumer::cycle(MonoTime now) {
   if (worker_.busy()) finish_sync();
+  if (!rewinds_.empty()) rewind_what_waits();
   if (now < next_sync_) return;
   next_sync_ = now + config_.sync;
   if (storing_) store_checkpoint();

@@ -37,6 +37,7 @@ Result<std::unique_ptr<Consumer>> Consumer::open(const ConsumerConfig& config) {
   if (auto ok = consumer->open_state(); !ok) return tl::unexpected(ok.error());
   if (auto ok = consumer->open_sinks(); !ok) return tl::unexpected(ok.error());
   if (auto ok = consumer->connect(); !ok) return tl::unexpected(ok.error());
+  consumer->open_admin();
   return consumer;
 }
 
@@ -191,6 +192,7 @@ void Consumer::watch_multicast(MonoTime now) {
 
 std::size_t Consumer::turn(MonoTime now, bool talk) {
   std::size_t work = talk ? control_->turn(now, *streams_) : 0;
+  if (talk && admin_) work += admin_->turn(now);
   if (talk && subscriber_socket_) subscriber_socket_->tend(now);
   work += streams_->turn(now);
   if (multicast_) watch_multicast(now);
@@ -211,15 +213,22 @@ void Consumer::wait(MonoTime now, StopSignals& signals) {
   waiter.add_socket(multicast_ ? multicast_->native_socket() : subscriber_socket_->native_socket());
   if (multicast_ && multicast_->relay().fd() >= 0) waiter.add_descriptor(multicast_->relay().fd());
   for (void* socket : control_->native_sockets()) waiter.add_socket(socket);
+  if (admin_) {
+    for (void* socket : admin_->native_sockets()) waiter.add_socket(socket);
+  }
   MonoTime until = std::min({now + kLongestWait, streams_->due(now), control_->due()});
   if (store_) until = std::min(until, next_sync_);
+  if (admin_) until = std::min(until, admin_->due());
   if (multicast_) until = std::min({until, multicast_->relay().due(now), now + kWatchInterval});
   if (retry_at_) until = std::min(until, *retry_at_);
   if (stdout_ != nullptr && !stdout_->drained()) until = std::min<MonoTime>(until, now + 5ms);
   if (config_.once || config_.idle_exit > 0s) until = std::min(until, next_check_);
   if (on_terminal_) until = std::min(until, next_progress_);
   waiter.wait(until - now);
-  const auto controls = control_->native_sockets();
+  auto controls = control_->native_sockets();
+  if (admin_) {
+    for (void* socket : admin_->native_sockets()) controls.push_back(socket);
+  }
   called_ = waiter.ready(signals.fd()) ||
             std::any_of(controls.begin(), controls.end(), [&](void* socket) { return waiter.ready(socket); });
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/base/signals.h"
+#include "common/rpc/admin.h"
 #include "common/storage/state_directory.h"
 #include "common/stream/stream_subscriber.h"
 #include "common/stream/wedge_detector.h"
@@ -68,6 +69,12 @@ class Consumer final : public StreamReceiver {
   bool settle_all(Duration limit, StopSignals& signals);
   bool finished(MonoTime now);
   void show_progress(MonoTime now);
+  void open_admin();
+  void administer(const rpc::Caller& caller, const std::string& method, std::string_view arguments);
+  std::string summary() const;
+  std::string streams_page(const std::string& after) const;
+  void rewind_what_waits();
+  Status rewind(const std::vector<StreamId>& streams, FileOffset to, std::size_t& unlisted);
 
   ConsumerConfig config_;
   std::optional<StateDirectory> state_;
@@ -88,6 +95,13 @@ class Consumer final : public StreamReceiver {
   StdoutSink* stdout_ = nullptr;
   std::unordered_map<StreamId, std::unique_ptr<Entry>> entries_;
   std::unique_ptr<StreamSubscriber> streams_;
+  std::unique_ptr<rpc::AdminServer> admin_;  ///< null where there is no state, or it could not be opened
+  struct Rewind {
+    rpc::Caller caller;
+    std::vector<StreamId> streams;
+    FileOffset to;
+  };
+  std::vector<Rewind> rewinds_;  ///< wait for the checkpoint that is under way; its callers are few
   SyncWorker worker_;
   std::vector<CursorStore::SinkCheckpoint> syncing_;
   std::map<NodeId, std::uint64_t> known_sequences_;

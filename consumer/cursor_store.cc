@@ -51,6 +51,18 @@ Result<CursorStore> CursorStore::open(const StateDirectory& directory, std::stri
   return open_file(path);
 }
 
+Result<CursorStore> CursorStore::open_existing(const std::filesystem::path& directory) {
+  constexpr std::uintmax_t kLeastDatabaseBytes = 512;
+  const auto path = directory / kFile;
+  std::error_code ec;
+  const std::uintmax_t size = std::filesystem::file_size(path, ec);
+  if (ec || size < kLeastDatabaseBytes) {
+    return fail(ErrorCode::kNotFound,
+                "no consumer has its state in " + directory.string() + "; name the directory of one with --state-dir");
+  }
+  return open_file(path);
+}
+
 Result<CursorStore> CursorStore::open_file(const std::filesystem::path& path) {
   auto database = Database::open(path);
   if (!database) return tl::unexpected(database.error());
@@ -273,6 +285,7 @@ Status CursorStore::record_loss(const Loss& loss) {
   row->bind(1, wall_now().ns).bind(2, to_string(loss.stream.stream)).bind(3, loss.stream.node_name);
   row->bind(4, loss.stream.topic).bind(5, loss.stream.path).bind(6, loss.range.from.raw).bind(7, loss.range.to.raw);
   if (auto ok = row->bind(8, wire::to_string(loss.reason)).run(); !ok) return ok;
+  if (auto ok = drop_old_losses(); !ok) return ok;
   return transaction->commit();
 }
 

@@ -20,6 +20,8 @@ class CursorStore {
  public:
   /// A damaged file is set aside and a fresh one begun; `set_aside` says where the old one is then.
   static Result<CursorStore> open(const StateDirectory& directory, std::string& set_aside);
+  /// For commands, beside a consumer that runs or not: takes it as it is. kNotFound: there is none.
+  static Result<CursorStore> open_existing(const std::filesystem::path& directory);
 
   NodeId id() const { return id_; }  ///< of this consumer, for ever
 
@@ -73,12 +75,40 @@ class CursorStore {
   };
   /// One that is recorded already, before a crash, is not recorded again.
   Status record_loss(const Loss& loss);
+  /// This many are kept, the latest.
+  static constexpr std::int64_t kMaxLosses = 100'000;
+
+  struct LossRow {
+    StreamId stream;
+    std::string node, topic, path;
+    ByteRange range;
+    std::string reason;
+    WallTime time;
+  };
+  /// In the order in which they were recorded.
+  Result<std::vector<LossRow>> losses();
+  /// How many there were before those that are kept.
+  Result<std::int64_t> dropped_losses();
+
+  struct StreamRow {
+    NodeId node;
+    std::string node_name;
+    wire::StreamInfo info;  ///< `head` is the final length, if it is known
+  };
+  /// All that nodes told of, and those of which only a cursor is left.
+  Result<std::vector<StreamRow>> streams();
+  /// How far each sink has got with `stream`, by key; those that have it.
+  std::map<std::string, FileOffset> cursors(StreamId stream) const;
+  /// Puts back the cursors of these streams that are behind `to`, in one transaction that survives power loss. Returns
+  /// for how many streams there was one. Not while a checkpoint of before is still to be saved.
+  Result<std::size_t> rewind(const std::vector<StreamId>& streams, FileOffset to);
 
  private:
   explicit CursorStore(Database database) : database_(std::move(database)) {}
   static Result<CursorStore> open_file(const std::filesystem::path& path);
   Status load();
   Status save_streams(const StreamChanges& changes);
+  Status drop_old_losses();
 
   Database database_;
   NodeId id_;

@@ -22,6 +22,7 @@ StreamReceiver::Start Consumer::on_stream(const NodeView& node, const wire::Stre
   meta.path = info.path;
   meta.sequence = info.sequence;
   meta.first_seen = info.first_seen;
+  entry->base = info.base;
   bool born_after_us = news;
   if (store_) {
     if (const auto row = store_->node(node.id, node.name)) {

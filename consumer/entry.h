@@ -10,6 +10,7 @@ namespace fantail {
 /// One stream and how far each sink has taken it.
 struct Consumer::Entry {
   StreamMeta meta;
+  FileOffset base;                                 ///< its source offers nothing below
   std::vector<FileOffset> taken;                   ///< by sink
   std::vector<FileOffset> durable;                 ///< by sink
   std::vector<std::optional<FileOffset>> opening;  ///< by sink: where to open, while it could not be opened yet

@@ -4,6 +4,8 @@
 #include <array>
 #include <cstdio>
 
+#include "common/base/text.h"
+
 namespace fantail {
 namespace {
 
@@ -11,18 +13,6 @@ constexpr std::uint64_t kCatchUpBytes = 4 * 1024 * 1024;  // less is over before
 constexpr int kBarWidth = 24;
 
 }  // namespace
-
-std::string human_bytes(double bytes) {
-  static constexpr std::array<const char*, 5> kUnits = {"B", "kB", "MB", "GB", "TB"};
-  std::size_t unit = 0;
-  while (bytes >= 1000 && unit + 1 < kUnits.size()) {
-    bytes /= 1000;
-    ++unit;
-  }
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), unit == 0 || bytes >= 100 ? "%.0f %s" : "%.1f %s", bytes, kUnits[unit]);
-  return text.data();
-}
 
 std::string Progress::line(const StreamSubscriber::Overview& overview, const SubscriberCounters& counters,
                            MonoTime now) {

@@ -23,7 +23,4 @@ class Progress {
   bool catching_up_ = false;
 };
 
-/// "1.5 MB"
-std::string human_bytes(double bytes);
-
 }  // namespace fantail

@@ -9,6 +9,8 @@
 namespace fantail {
 namespace {
 
+constexpr Duration kLeastForgetAfter = 1min;  // a consumer that is started anew is not gone
+
 struct Argument {
   std::string topic = kDefaultTopic;
   std::string pattern;
@@ -101,6 +103,9 @@ void ProducerConfig::describe(OptionSet& options) {
   options.seconds("delete-grace", delete_grace, "so long after that");
   options.seconds("hold-time", hold_time, "keep deleted files readable this long for consumers that miss something");
   options.bytes("hold-bytes", hold_bytes, 0, "keep at most so many uncommitted bytes of deleted files; 0: no limit");
+  options.seconds("forget-after", forget_after,
+                  "a durable consumer that is away for so long is forgotten; 0: after --hold-time, at least a minute");
+  options.list("forget", forget, "NAME", "forget this durable consumer now: nothing is held for it any more");
   options.group("Transport");
   options.choice("transport", transport, {"tcp", "epgm"}, "how broadcasts travel");
   options.list("endpoint", endpoints, "ADDR", "tcp or ipc: where a consumer listens (default tcp://127.0.0.1:5550)");
@@ -273,6 +278,7 @@ TailerConfig ProducerConfig::tailer() const {
   out.hold_time = hold_time;
   out.hold_bytes = hold_bytes;
   out.rotated = rotated;
+  out.forget_after = forget_after > 0s ? forget_after : std::max<Duration>(hold_time, kLeastForgetAfter);
   return out;
 }
 

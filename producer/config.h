@@ -49,6 +49,8 @@ struct ProducerConfig {
   Duration patience = 200ms;
   Duration hold_time = 24h;
   std::uint64_t hold_bytes = 0;
+  Duration forget_after = 0s;       ///< 0: hold_time, at least a minute
+  std::vector<std::string> forget;  ///< durable consumers, at the start
   Duration drain = 5s;
   log::Level log_level = log::Level::kInfo;
 

@@ -56,6 +56,7 @@ void Tailer::sweep_deleted(Tracked& tracked, MonoTime now) {
 
 void Tailer::sweep(MonoTime now) {
   next_sweep_ = now + kSweepInterval;
+  forget_absent(now);
   std::uint64_t held = 0;
   std::vector<Tracked*> by_age;
   for (const StreamId id : std::set(deleted_)) {
@@ -168,16 +169,23 @@ void Tailer::sweep(MonoTime now) {
   for (const StreamId id : finished) {
     Tracked& tracked = *tracked_.at(id);
     log::debug("stream finished", {{"stream", id}, {"path", tracked.record.info.path}});
-    unlink_path(tracked);
-    if (const auto known = by_key_.find(tracked.record.key); known != by_key_.end() && known->second == id)
-      by_key_.erase(known);
-    deleted_.erase(id);
-    dirty_.erase(id);
-    awake_.erase(id);
-    std::erase_if(commits_, [&](const auto& entry) { return entry.first.second == id; });
-    publisher_->remove(id);
-    tracked_.erase(id);
+    drop(tracked);
   }
+}
+
+/// The registry does not have it any more.
+void Tailer::drop(Tracked& tracked) {
+  const StreamId id = tracked.record.info.stream;
+  unlink_path(tracked);
+  if (const auto known = by_key_.find(tracked.record.key); known != by_key_.end() && known->second == id)
+    by_key_.erase(known);
+  deleted_.erase(id);
+  missing_.erase(id);
+  dirty_.erase(id);
+  awake_.erase(id);
+  std::erase_if(commits_, [&](const auto& entry) { return entry.first.second == id; });
+  publisher_->remove(id);
+  tracked_.erase(id);
 }
 
 // ---- for a program that ends when everything is done

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <ctime>
+#include <filesystem>
 
 #include "common/base/program.h"
 #include "common/base/version.h"
@@ -22,6 +23,13 @@ constexpr Duration kLongestWait = 1s;
 constexpr Duration kTurnSpacing = 280us;
 constexpr std::uint64_t kLittleBytes = 64 * 1024;
 constexpr Duration kTalkSpacing = 2ms;
+
+std::size_t descriptors_in_use() {
+  std::error_code ec;
+  std::size_t n = 0;
+  for (std::filesystem::directory_iterator it("/proc/self/fd", ec), end; !ec && it != end; it.increment(ec)) ++n;
+  return n;
+}
 
 void tell(const Registry::Opening& opening, NodeId node) {
   if (opening.lost && opening.new_node) {
@@ -127,7 +135,10 @@ Status Producer::start() {
   auto discovery = Discovery::open(config_.selections(), config_.excludes(), config_.poll);
   if (!discovery) return tl::unexpected(discovery.error());
   discovery_ = std::move(*discovery);
-  tailer_ = std::make_unique<Tailer>(config_.tailer(), *discovery_, registry_, ledger_);
+  TailerConfig tailing = config_.tailer();
+  open_admin();
+  tailing.open_files = OpenFiles::limit_for(raise_descriptor_limit(), descriptors_in_use());
+  tailer_ = std::make_unique<Tailer>(tailing, *discovery_, registry_, ledger_);
   PublisherConfig publishing;
   publishing.node = registry_.node();
   publishing.instance = instance_;
@@ -140,6 +151,9 @@ Status Producer::start() {
   for (std::size_t i = 0; i < config_.files.size() && i < tailer_->matched().size(); ++i) {
     if (tailer_->matched()[i] > 0) continue;
     log::warn(config_.once ? "no file matches" : "no file matches yet, waiting for one", {{"path", config_.files[i]}});
+  }
+  for (const std::string& name : config_.forget) {
+    if (auto ok = tailer_->forget_consumer(name); !ok) log::warn("cannot forget a consumer", {{"error", ok.error()}});
   }
   log::info("producer started", {{"node", name_}, {"id", short_hex(registry_.node())}, {"streams", tailer_->size()}});
   return {};
@@ -160,6 +174,7 @@ void Producer::talk(MonoTime now, std::size_t& work) {
   }
   if (multicast_) multicast_->relay().turn(now);
   work += control_->turn(now, *streams_);
+  if (admin_) work += admin_->turn(now);
 }
 
 /// After a turn that found only a little: sleeps until the next one is due and says that it did.
@@ -181,9 +196,13 @@ void Producer::wait(MonoTime now, StopSignals& signals) {
   waiter.add_descriptor(signals.fd());
   if (publisher_socket_) waiter.add_socket(publisher_socket_->native_socket());
   for (void* socket : control_->native_sockets()) waiter.add_socket(socket);
+  if (admin_) {
+    for (void* socket : admin_->native_sockets()) waiter.add_socket(socket);
+  }
   if (streams_->blocked())
     waiter.add_descriptor(multicast_ ? multicast_->mailbox_fd() : publisher_socket_->mailbox_fd());
   MonoTime until = std::min({now + kLongestWait, tailer_->due(), streams_->due(now), control_->due()});
+  if (admin_) until = std::min(until, admin_->due());
   if (multicast_) {
     until = std::min(until, multicast_->relay().due(now));
     if (multicast_->relay().fd() >= 0) waiter.add_descriptor(multicast_->relay().fd());

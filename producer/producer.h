@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "common/base/signals.h"
+#include "common/rpc/admin.h"
 #include "common/storage/state_directory.h"
 #include "common/transport/broadcast.h"
 #include "common/transport/control_link.h"
@@ -32,6 +33,10 @@ class Producer {
   Status connect_epgm();
   BroadcastPort& broadcast();
   Status start();
+  void open_admin();
+  void answer(const rpc::Caller& caller, const std::string& method, std::string_view arguments);
+  Result<std::string> administer(const std::string& method, std::string_view arguments);
+  std::string summary() const;
   std::size_t turn(MonoTime now);
   void talk(MonoTime now, std::size_t& work);
   void wait(MonoTime now, StopSignals& signals);
@@ -53,6 +58,7 @@ class Producer {
   std::optional<Discovery> discovery_;
   std::unique_ptr<Tailer> tailer_;
   std::unique_ptr<StreamPublisher> streams_;
+  std::unique_ptr<rpc::AdminServer> admin_;  ///< null where it could not be opened
   InstanceId instance_ = random_id<InstanceId>();
   std::string name_;
   std::string advertised_;

@@ -64,6 +64,8 @@ CREATE TABLE IF NOT EXISTS copies (  -- files that are there and are not sent: a
   PRIMARY KEY (device, inode)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS commits_by_stream ON commits (stream);
+-- A table of its own: versions without it go on with this registry, and with theirs so does this one.
+CREATE TABLE IF NOT EXISTS absences (consumer TEXT PRIMARY KEY, away_ms INTEGER NOT NULL) WITHOUT ROWID;
 )sql";
 
 /// Nothing where it is missing or not readable as an id.
@@ -113,6 +115,17 @@ Result<Registry> Registry::open(const StateDirectory& directory, Opening& openin
     }
   }
   return registry;
+}
+
+Result<Registry> Registry::open_existing(const std::filesystem::path& directory) {
+  const auto path = directory / kFile;
+  std::error_code ec;
+  const std::uintmax_t size = std::filesystem::file_size(path, ec);
+  if (ec || size < kLeastDatabaseBytes) {
+    return fail(ErrorCode::kNotFound,
+                "no producer has its state in " + directory.string() + "; name the directory of one with --state-dir");
+  }
+  return open_file(path, std::nullopt);
 }
 
 Result<Registry> Registry::open_file(const std::filesystem::path& path, std::optional<NodeId> node) {
@@ -248,6 +261,35 @@ Status Registry::load_consumers(CommitLedger& ledger) {
     const auto id = id_from_hex<StreamId>(commits->text(1));
     if (id) ledger.commit(commits->text(0), *id, {commits->unsigned_integer(2)});
   }
+}
+
+Result<std::map<std::string, Duration>> Registry::load_absences() {
+  auto rows = database_.prepare("SELECT consumer, away_ms FROM absences");
+  if (!rows) return tl::unexpected(rows.error());
+  std::map<std::string, Duration> out;
+  for (;;) {
+    const auto row = rows->step();
+    if (!row) return tl::unexpected(row.error());
+    if (!*row) return out;
+    out[rows->text(0)] = std::chrono::milliseconds(rows->integer(1));
+  }
+}
+
+Status Registry::save_absences(const std::map<std::string, Duration>& absences, const CommitLedger& ledger) {
+  auto transaction = database_.begin(Database::Durability::kProcessDeath);
+  if (!transaction) return tl::unexpected(transaction.error());
+  if (auto ok = database_.execute("DELETE FROM absences"); !ok) return ok;
+  auto row = database_.prepare("INSERT INTO absences VALUES (?,?)");
+  if (!row) return tl::unexpected(row.error());
+  for (const auto& [name, away] : absences) {
+    if (auto ok = row->bind(1, name).bind(2, to_milliseconds(away)).run(); !ok) return ok;
+  }
+  auto seen = database_.prepare("UPDATE consumers SET last_seen = ? WHERE name = ?");
+  if (!seen) return tl::unexpected(seen.error());
+  for (const auto& [name, consumer] : ledger.consumers()) {
+    if (auto ok = seen->bind(1, consumer.last_seen.ns).bind(2, name).run(); !ok) return ok;
+  }
+  return transaction->commit();
 }
 
 Status Registry::set_started() {
@@ -423,7 +465,8 @@ Status Registry::remove_streams(const std::vector<StreamId>& streams) {
 Status Registry::forget_consumer(const std::string& name) {
   auto transaction = database_.begin(Database::Durability::kProcessDeath);
   if (!transaction) return tl::unexpected(transaction.error());
-  for (const char* sql : {"DELETE FROM consumers WHERE name = ?", "DELETE FROM commits WHERE consumer = ?"}) {
+  for (const char* sql : {"DELETE FROM consumers WHERE name = ?", "DELETE FROM commits WHERE consumer = ?",
+                          "DELETE FROM absences WHERE consumer = ?"}) {
     auto row = database_.prepare(sql);
     if (!row) return tl::unexpected(row.error());
     if (auto ok = row->bind(1, name).run(); !ok) return ok;

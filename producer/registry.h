@@ -43,6 +43,8 @@ class Registry {
   };
   /// A damaged registry is set aside and a fresh one begun.
   static Result<Registry> open(const StateDirectory& directory, Opening& opening);
+  /// For commands, beside a producer that runs or not: takes it as it is. kNotFound: there is none.
+  static Result<Registry> open_existing(const std::filesystem::path& directory);
 
   NodeId node() const { return node_; }
   /// The registry of this node was lost and what consumers know of its streams is not in yet. Stays so over restarts,
@@ -57,6 +59,10 @@ class Registry {
   Result<std::vector<StreamRecord>> load_streams();
   Status load_consumers(CommitLedger& ledger);
   Result<std::vector<CopyRecord>> load_copies();
+  /// For how long durable consumers have been away.
+  Result<std::map<std::string, Duration>> load_absences();
+  /// With when each consumer of `ledger` was seen last.
+  Status save_absences(const std::map<std::string, Duration>& absences, const CommitLedger& ledger);
 
   /// The sequence for the next new stream.
   std::uint64_t next_sequence() { return ++last_sequence_; }

@@ -142,11 +142,6 @@ Result<FileOffset> TailedFile::skip_archive_to_end(std::uint64_t file_size) {
   return FileOffset{};
 }
 
-void TailedFile::close() {
-  if (archive_) archive_->release();
-  fd_.reset();
-}
-
 bool TailedFile::being_written(WallTime now) const {
   struct stat status {};
   if (!fd_ || ::fstat(fd_.get(), &status) != 0) return false;

@@ -68,7 +68,7 @@ TailedFile::TailedFile(std::string path, FileKey key, Fingerprint fingerprint)
     : path_(std::move(path)), key_(key), fingerprint_(fingerprint) {}
 
 void TailedFile::move_to(std::string path, FileKey key) {
-  fd_.reset();
+  close();
   path_ = std::move(path);
   key_ = key;
 }
@@ -79,6 +79,7 @@ tl::unexpected<Error> TailedFile::replaced(const char* why) const {
 
 Status TailedFile::open() {
   if (fd_) return {};
+  if (open_files_ != nullptr) open_files_->before_open();
   UniqueFd fd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
   const bool none_left = fd ? static_cast<unsigned long>(fd.get()) + kReservedDescriptors >= descriptor_limit()
                             : errno == EMFILE || errno == ENFILE;
@@ -89,7 +90,21 @@ Status TailedFile::open() {
   // Ours may be there still, under another name.
   if (key_from(status) != key_) return fail(ErrorCode::kNotFound, path_ + ": another file is there now");
   fd_ = std::move(fd);
+  if (open_files_ != nullptr) open_files_->opened();
   return {};
+}
+
+void TailedFile::close() {
+  if (archive_) archive_->release();
+  if (fd_ && open_files_ != nullptr) open_files_->closed();
+  fd_.reset();
+}
+
+void TailedFile::keep_open(UniqueFd fd) {
+  close();
+  if (!fd) return;
+  fd_ = std::move(fd);
+  if (open_files_ != nullptr) open_files_->opened();
 }
 
 Result<std::size_t> TailedFile::read_at(FileOffset offset, std::span<std::byte> buffer) {

@@ -15,6 +15,7 @@
 #include "common/stream/stream_source.h"
 #include "common/wire/messages.h"
 #include "producer/archive.h"
+#include "producer/open_files.h"
 
 namespace fantail {
 
@@ -57,6 +58,10 @@ wire::FileIdentity identity_of(FileKey key, const Fingerprint& fingerprint);
 class TailedFile final : public StreamSource {
  public:
   TailedFile(std::string path, FileKey key, Fingerprint fingerprint);
+  ~TailedFile() override { close(); }
+
+  /// Its descriptor counts there from now on. `open_files` must outlive it.
+  void count_in(OpenFiles& open_files) { open_files_ = &open_files; }
 
   Result<std::size_t> read_at(FileOffset offset, std::span<std::byte> buffer) override;
   void mark_sent(FileOffset sent, std::span<const std::byte> last) override;
@@ -117,7 +122,7 @@ class TailedFile final : public StreamSource {
   /// Another file has the same bytes and takes its place.
   void move_to(std::string path, FileKey key);
   /// Somebody opened it before.
-  void keep_open(UniqueFd fd) { fd_ = std::move(fd); }
+  void keep_open(UniqueFd fd);
   FileKey key() const { return key_; }
   const Fingerprint& fingerprint() const { return fingerprint_; }
 
@@ -139,6 +144,7 @@ class TailedFile final : public StreamSource {
   Fingerprint fingerprint_;
   UniqueFd fd_;
   WallTime settled_;  ///< when it was changed, of a file that is read to the end; 0: not known, or a moment ago
+  OpenFiles* open_files_ = nullptr;
   std::array<std::byte, Fingerprint::kTailBytes> tail_{};  ///< the bytes behind tail_digest, once they are known
   std::size_t tail_known_ = 0;
   ArchiveBudget* budget_ = nullptr;  ///< it is an archive, or may be

@@ -13,6 +13,7 @@ namespace fantail {
 namespace {
 
 constexpr Duration kSaveInterval = 1s;
+constexpr Duration kSaveAbsencesInterval = 1min;
 constexpr Duration kWalkSpacing = 200ms;  // however many directories come and go
 constexpr Duration kMissingGrace = 1s;    // a rename shows as two events, possibly of two directories
 constexpr Duration kPollInterval = 1s;    // of directories of which no events tell
@@ -22,7 +23,12 @@ constexpr std::size_t kSearchesPerTurn = 4;  // of directories, for copies of fi
 }  // namespace
 
 Tailer::Tailer(TailerConfig config, Discovery& discovery, Registry& registry, CommitLedger& ledger)
-    : config_(std::move(config)), discovery_(discovery), registry_(registry), ledger_(ledger) {
+    : config_(std::move(config)),
+      discovery_(discovery),
+      registry_(registry),
+      ledger_(ledger),
+      open_files_(config_.open_files) {
+  open_files_.on_full([this] { make_room(); });
   if (config_.rotated.empty()) return;
   std::vector<Selection> places;
   for (const std::string& glob : config_.rotated) {
@@ -58,6 +64,9 @@ Status Tailer::begin() {
   if (!known) return tl::unexpected(known.error());
   if (auto ok = registry_.load_consumers(ledger_); !ok) return ok;
   if (auto ok = load_copies(); !ok) return ok;
+  const auto absences = registry_.load_absences();
+  if (!absences) return tl::unexpected(absences.error());
+  for (const auto& [name, away] : *absences) absences_.load(name, away);
   first_start_ = known->empty() && !registry_.started();  // a registry of before there was that row has streams
   std::vector<StreamId> replaced;
   for (StreamRecord& record : *known) {
@@ -127,6 +136,7 @@ Tailer::Tracked& Tailer::track(StreamRecord record) {
   auto tracked = std::make_unique<Tracked>(std::move(record));
   Tracked& ref = *tracked;
   ref.active = now_;
+  ref.file.count_in(open_files_);
   tracked_[ref.record.info.stream] = std::move(tracked);
   if (ref.record.info.sealed) awake_.insert(ref.record.info.stream);
   const Fingerprint& known = ref.record.fingerprint;
@@ -178,6 +188,7 @@ std::size_t Tailer::turn(MonoTime now) {
     announce_fresh();
   }
   work += decompress(now);
+  if (open_files_.too_many()) give_up_beyond_descriptors();
   if (now >= next_sweep_) sweep(now);
   if (now >= next_save_) save(now);
   return work;
@@ -507,9 +518,20 @@ void Tailer::save(MonoTime now) {
   }
   dirty_.clear();
   commits_.clear();
+  if (now < next_absences_) return;
+  if (auto saved = registry_.save_absences(absences_.all(now), ledger_); !saved) {
+    if (const auto n = save_error_log_.occurred(now)) {
+      log::error("cannot save for how long consumers are away", {{"error", saved.error()}, {"count", *n}});
+    }
+    return;
+  }
+  next_absences_ = now + kSaveAbsencesInterval;
 }
 
-void Tailer::save_now() { save(now_); }
+void Tailer::save_now() {
+  next_absences_ = {};
+  save(now_);
+}
 
 // ---- what the publisher tells
 

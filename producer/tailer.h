@@ -15,12 +15,14 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/stream/stream_publisher.h"
+#include "producer/absences.h"
 #include "producer/adoption.h"
 #include "producer/discovery.h"
 #include "producer/file_content.h"
 #include "producer/recollection.h"
 #include "producer/registry.h"
 #include "producer/start_order.h"
+#include "producer/status_report.h"
 #include "producer/tailed_file.h"
 
 namespace fantail {
@@ -34,6 +36,8 @@ struct TailerConfig {
   Duration hold_time = 24h;              ///< a deleted file is kept readable this long for consumers that miss it
   std::uint64_t hold_bytes = 0;          ///< uncommitted bytes of deleted files kept, in all; 0: no limit
   std::vector<std::string> rotated;      ///< globs: where else known streams are looked for; no source of new ones
+  std::size_t open_files = SIZE_MAX;     ///< at a time, at most
+  Duration forget_after = 24h;           ///< a durable consumer that is away for so long holds nothing any more
 };
 
 struct TailerCounters {
@@ -77,6 +81,19 @@ class Tailer final : public PublisherEvents {
   /// Files that each selection matched at the last walk.
   const std::vector<std::size_t>& matched() const { return matched_; }
   const TailerCounters& counters() const { return counters_; }
+
+  // What an operator sees and steers. Not from within turn().
+  void each_state(const std::function<void(const StreamState&)>& take) const;
+  /// Those with a sequence behind `after`, in that order, at most `limit`.
+  std::vector<StreamState> states(std::uint64_t after, std::size_t limit) const;
+  std::size_t open_files_limit() const { return open_files_.limit(); }
+  std::map<std::string, Duration> absences() const { return absences_.all(now_); }
+  /// It is known no more, and ends for consumers. Its file, if it is there, becomes another stream.
+  Status forget(StreamId id);
+  /// What is behind `to` is broadcast again. Who has it drops it.
+  Status rewind(StreamId id, FileOffset to);
+  /// Nothing is held for it any more. kBusy: it is connected.
+  Status forget_consumer(const std::string& name);
 
   void on_broken(StreamId stream, const Error& error) override;
   void on_sent(const wire::StreamInfo& stream) override;
@@ -144,6 +161,11 @@ class Tailer final : public PublisherEvents {
   bool removable(const Tracked& tracked) const;
   void sweep_removals(MonoTime now);
   void remove(Tracked& tracked);
+  void drop(Tracked& tracked);
+  void make_room();
+  void give_up_beyond_descriptors();
+  void forget_absent(MonoTime now);
+  StreamState state_of(const Tracked& tracked) const;
   void save(MonoTime now);
   StreamRecord record_of(const Tracked& tracked) const;
   std::uint64_t uncommitted_bytes(const Tracked& tracked) const;
@@ -157,6 +179,7 @@ class Tailer final : public PublisherEvents {
   CommitLedger& ledger_;
   StreamPublisher* publisher_ = nullptr;
   ArchiveBudget archive_budget_;
+  OpenFiles open_files_;
   std::unordered_map<StreamId, std::unique_ptr<Tracked>> tracked_;
   std::map<FileKey, StreamId> by_key_;                 ///< streams whose file is there
   std::unordered_map<std::string, StreamId> by_path_;  ///< where it was seen last
@@ -191,10 +214,16 @@ class Tailer final : public PublisherEvents {
   MonoTime next_wake_up_{};
   MonoTime next_poll_{};
   MonoTime next_save_{};
+  Absences absences_;
+  MonoTime next_absences_{};  ///< when they are saved
   TailerCounters counters_;
   std::set<std::string> named_unreadable_;
   log::Repeated save_error_log_;
   log::Repeated descriptors_log_;
 };
+
+/// Makes `to` the position of a file that was read further; for a running and for a stopped producer.
+Status rewind_file(TailedFile& file, const std::optional<wire::LossReason>& gone, const wire::StreamInfo& info,
+                   FileOffset to);
 
 }  // namespace fantail

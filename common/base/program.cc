@@ -37,6 +37,15 @@ void keep_chunks_in_heap() {
   mallopt(M_TRIM_THRESHOLD, 8 * 1024 * 1024);
 }
 
+std::optional<int> run_named_command(int argc, const char* const* argv, const std::vector<Command>& commands) {
+  for (const auto& command : commands) {
+    if (argc < 2 || command.name != argv[1]) continue;
+    take_standard_descriptors();
+    return command.run(argc - 1, argv + 1, command);
+  }
+  return std::nullopt;
+}
+
 int run_commands(int argc, const char* const* argv, const char* program, const char* summary,
                  const std::vector<Command>& commands) {
   take_standard_descriptors();

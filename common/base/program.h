@@ -49,6 +49,9 @@ struct Command {
 int run_commands(int argc, const char* const* argv, const char* program, const char* summary,
                  const std::vector<Command>& commands);
 
+/// For a program that is more than its commands: the exit code of the one that the first argument names, if it does.
+std::optional<int> run_named_command(int argc, const char* const* argv, const std::vector<Command>& commands);
+
 /// main() of a program that runs until it is told to stop: reads `options` into `config`, answers --help, --check and
 /// the like, sets up the log and the signals, opens the program, runs it. Config has problems() and log_level;
 /// Program::open(config) gives a Result<std::unique_ptr<Program>>, and run(StopSignals&) the exit code.

@@ -3,6 +3,7 @@
 #include <array>
 #include <charconv>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -109,6 +110,18 @@ std::optional<std::uint64_t> bytes_from(const std::string& text) {
   if (shift == kShifts.end() || error != std::errc{} || end == text.data()) return std::nullopt;
   if (value > (std::numeric_limits<std::uint64_t>::max() >> shift->second)) return std::nullopt;
   return value << shift->second;
+}
+
+std::string human_bytes(double bytes) {
+  static constexpr std::array<const char*, 5> kUnits = {"B", "kB", "MB", "GB", "TB"};
+  std::size_t unit = 0;
+  while (bytes >= 1000 && unit + 1 < kUnits.size()) {
+    bytes /= 1000;
+    ++unit;
+  }
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), unit == 0 || bytes >= 100 ? "%.0f %s" : "%.1f %s", bytes, kUnits[unit]);
+  return text.data();
 }
 
 }  // namespace fantail

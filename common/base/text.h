@@ -18,4 +18,7 @@ std::optional<std::string> from_base64(std::string_view text);
 /// A size such as 4096, 64K, 16MiB or 1G, all powers of 1024; nothing for anything else.
 std::optional<std::uint64_t> bytes_from(const std::string& text);
 
+/// "1.5 MB"
+std::string human_bytes(double bytes);
+
 }  // namespace fantail

@@ -43,8 +43,11 @@ void CommitLedger::seen(const std::string& name, Interest interest, WallTime now
   consumer.was_here = consumer.was_here || connected;
 }
 
-void CommitLedger::disconnected(const std::string& name) {
-  if (const auto found = consumers_.find(name); found != consumers_.end()) found->second.connected = false;
+void CommitLedger::disconnected(const std::string& name, WallTime now) {
+  const auto found = consumers_.find(name);
+  if (found == consumers_.end()) return;
+  found->second.connected = false;
+  found->second.last_seen = now;
 }
 
 void CommitLedger::forget_consumer(const std::string& name) { consumers_.erase(name); }

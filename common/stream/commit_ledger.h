@@ -41,7 +41,7 @@ class CommitLedger {
 
   /// A durable consumer greeted us, or was loaded from the registry.
   void seen(const std::string& name, Interest interest, WallTime now, bool connected);
-  void disconnected(const std::string& name);
+  void disconnected(const std::string& name, WallTime now);
   void forget_consumer(const std::string& name);
   /// False when it was known already.
   bool commit(const std::string& name, StreamId stream, FileOffset offset);

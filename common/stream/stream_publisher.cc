@@ -96,6 +96,16 @@ void StreamPublisher::cut_off(StreamId id, wire::LossReason reason) {
   next_news_ = {};
 }
 
+void StreamPublisher::rewind(StreamId id, FileOffset to) {
+  PublishedStream* stream = streams_.find(id);
+  if (stream == nullptr || stream->source == nullptr || to >= stream->info.sent) return;
+  broadcaster_.forget(id);  // a chunk of it that is read and waits for the wire is behind the new position
+  stream->queued = stream->parked = false;
+  stream->info.sent = std::max(to, stream->info.base);
+  changed(*stream);
+  broadcaster_.enqueue(*stream);
+}
+
 void StreamPublisher::remove(StreamId id) {
   broadcaster_.forget(id);
   recent_.erase(id);
@@ -250,7 +260,7 @@ void StreamPublisher::on_peer_down(PeerId peer, std::string_view reason) {
   // One that was killed and started again is here already when its old link is given up.
   const bool here =
       std::any_of(sessions_.begin(), sessions_.end(), [&](const auto& s) { return s.second.who.durable_name == name; });
-  if (!here) ledger_.disconnected(name);
+  if (!here) ledger_.disconnected(name, wall_now());
   events_.on_consumer_down(peer);
 }
 

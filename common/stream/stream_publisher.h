@@ -62,6 +62,8 @@ class StreamPublisher final : public ControlEvents {
   /// All there is was sent, and what is behind cannot be read, however much it is: one byte stands for it as a loss.
   /// What was sent stays readable.
   void cut_off(StreamId stream, wire::LossReason reason);
+  /// The source is asked for what is behind `to` once more, and that is broadcast again; it goes on from there.
+  void rewind(StreamId stream, FileOffset to);
   /// All of it is committed, or it is of no interest any more.
   void remove(StreamId stream);
   const wire::StreamInfo* info(StreamId stream) const;

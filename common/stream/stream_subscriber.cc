@@ -315,6 +315,13 @@ void StreamSubscriber::tell_commits(Node& node) {
   }
 }
 
+std::optional<StreamSubscriber::StreamView> StreamSubscriber::view(StreamId stream) const {
+  const auto found = streams_.find(stream);
+  if (found == streams_.end()) return std::nullopt;
+  const Assembly& assembly = *found->second;
+  return StreamView{assembly.cursor, assembly.head, assembly.sealed, assembly.node->peer.has_value()};
+}
+
 StreamSubscriber::Overview StreamSubscriber::overview() const {
   Overview out;
   out.settled = !streams_.empty();

@@ -112,6 +112,14 @@ class StreamSubscriber final : public ControlEvents {
     bool settled = false;  ///< something was listed, every listing is complete and nothing known is outstanding
   };
   Overview overview() const;
+  struct StreamView {
+    FileOffset cursor;  ///< everything below was delivered or is lost
+    FileOffset head;    ///< the source says: exists up to here
+    bool sealed = false;
+    bool connected = false;  ///< to its source
+  };
+  /// Nothing: not listed in this run.
+  std::optional<StreamView> view(StreamId stream) const;
   const SubscriberCounters& counters() const { return counters_; }
   /// What tells a multicast that has stopped from one that has nothing to bring.
   struct NodeActivity {

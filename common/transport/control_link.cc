@@ -73,9 +73,11 @@ Result<std::string> ControlLink::bind(const Endpoint& endpoint) {
     if (!socket) return tl::unexpected(socket.error());
     socket->set(zmq::sockopt::router_mandatory, true);
     socket->set(zmq::sockopt::router_handover, true);
-    auto refused = transport::RefusedHandshakes::watch(*socket, context_);
-    if (!refused) return tl::unexpected(refused.error());
-    sockets_->refused = std::move(*refused);
+    if (options_.watch_refused_keys) {
+      auto refused = transport::RefusedHandshakes::watch(*socket, context_);
+      if (!refused) return tl::unexpected(refused.error());
+      sockets_->refused = std::move(*refused);
+    }
     sockets_->router = std::move(*socket);
   }
   auto address = transport::bind_socket(*sockets_->router, endpoint);

@@ -49,6 +49,7 @@ class ControlEvents {
 struct ControlOptions {
   HeartbeatTiming timing;
   std::size_t max_message_bytes = 2 * 1024 * 1024;  ///< of one frame; a peer that sends more is disconnected
+  bool watch_refused_keys = true;                   ///< counts and tells connections that end before a greeting
 };
 
 struct ControlCounters {

@@ -55,7 +55,7 @@ TEST_F(CommitLedgerTest, PositionsNeverGoBack) {
 TEST_F(CommitLedgerTest, AConsumerThatIsAwayIsStillWaitedFor) {
   seen("here");
   seen("away");
-  ledger.disconnected("away");
+  ledger.disconnected("away", {});
   ledger.commit("here", stream_id(1), {1000});
   EXPECT_EQ(ledger.held_for(stream(1)), FileOffset{0});
   EXPECT_EQ(ledger.delivered_to(stream(1)), FileOffset{1000});
@@ -67,9 +67,9 @@ TEST_F(CommitLedgerTest, WhoHasAllOfItMayLeave) {
   seen("two");
   ledger.commit("one", stream_id(1), {1000});
   ledger.commit("two", stream_id(1), {10});
-  ledger.disconnected("one");
+  ledger.disconnected("one", {});
   EXPECT_EQ(ledger.delivered_to(stream(1)), FileOffset{10}) << "who is here is waited for";
-  ledger.disconnected("two");
+  ledger.disconnected("two", {});
   EXPECT_EQ(ledger.delivered_to(stream(1)), FileOffset{1000}) << "it is on somebody's disk";
 }
 

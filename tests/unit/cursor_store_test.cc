@@ -140,6 +140,66 @@ TEST_F(CursorStoreTest, LossesAreKept) {
   EXPECT_FALSE(rows->step().value());
 }
 
+TEST_F(CursorStoreTest, LossesComeBackAndTheOldestOfTooManyAreCounted) {
+  StreamMeta meta;
+  meta.stream = kStream;
+  meta.node_name = "host";
+  meta.topic = "web";
+  meta.path = "/log/a";
+  ASSERT_TRUE(store->record_loss({meta, {{10}, {20}}, wire::LossReason::kDeleted}));
+  ASSERT_EQ(store->losses()->size(), 1U);
+  const CursorStore::LossRow loss = store->losses()->front();
+  EXPECT_EQ(loss.stream, kStream);
+  EXPECT_EQ(loss.node + " " + loss.topic + " " + loss.path, "host web /log/a");
+  EXPECT_EQ(loss.range, (ByteRange{{10}, {20}}));
+  EXPECT_EQ(loss.reason, "deleted before it was delivered");
+  ASSERT_TRUE(Database::open(scratch / "cursors.db")
+                  ->execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < " +
+                            std::to_string(CursorStore::kMaxLosses) + ") INSERT INTO losses SELECT 0, '" +
+                            to_string(kStream) + "', 'host', 'web', '/log/a', 100 * i, 100 * i + 1, 'deleted' FROM n"));
+  EXPECT_EQ(store->dropped_losses(), 0);
+  ASSERT_TRUE(store->record_loss({meta, {{30}, {40}}, wire::LossReason::kDeleted}));
+  reopen();
+  EXPECT_EQ(store->dropped_losses(), 2);
+  const auto kept = store->losses();
+  EXPECT_EQ(kept->size(), static_cast<std::size_t>(CursorStore::kMaxLosses));
+  EXPECT_EQ(kept->back().range, (ByteRange{{30}, {40}}));
+  EXPECT_EQ(kept->front().range.from, FileOffset{200});
+}
+
+TEST_F(CursorStoreTest, CursorsBehindAnOffsetArePutBackAndOthersStay) {
+  constexpr StreamId kOther{3, 3};
+  ASSERT_TRUE(store->save({{"a", {{kStream, {100}}, {kOther, {100}}}, {}}, {"b", {{kStream, {40}}}, {}}}, {}));
+  EXPECT_EQ(store->rewind({kStream, StreamId{9, 9}}, {50}), 1U);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(store->cursor("a", kStream), FileOffset{50});
+    EXPECT_EQ(store->cursor("b", kStream), FileOffset{40});
+    EXPECT_EQ(store->cursor("a", kOther), FileOffset{100});
+    reopen();
+  }
+  EXPECT_EQ(store->rewind({kStream}, {50}), 0U);
+}
+
+TEST_F(CursorStoreTest, ACommandOpensOnlyWhatIsThereAndSeesWhatNodesTold) {
+  EXPECT_EQ(CursorStore::open_existing(scratch / "nowhere").error().code, ErrorCode::kNotFound);
+  EXPECT_FALSE(std::filesystem::exists(scratch / "nowhere"));
+  const NodeId node{7, 7};
+  ASSERT_TRUE(store->node(node, "host"));
+  CursorStore::StreamChanges changes;
+  changes.told[kStream] = {node, {}};
+  changes.told[kStream].info.stream = kStream;
+  changes.told[kStream].info.sequence = 1;
+  changes.told[kStream].info.path = "/log/a";
+  ASSERT_TRUE(store->save({{"a", {{kStream, {100}}, {StreamId{9, 9}, {5}}}, {}}}, {}, changes));
+  auto beside = CursorStore::open_existing(scratch.path());
+  ASSERT_TRUE(beside) << beside.error().context;
+  const auto streams = beside->streams();
+  ASSERT_EQ(streams->size(), 2U) << "one of which only a cursor is left";
+  EXPECT_EQ(streams->front().node_name, "host");
+  EXPECT_EQ(streams->front().info.path, "/log/a");
+  EXPECT_EQ(beside->cursors(kStream), (std::map<std::string, FileOffset>{{"a", {100}}}));
+}
+
 TEST_F(CursorStoreTest, ADamagedFileIsSetAsideAndAFreshOneBegun) {
   ASSERT_TRUE(store->save({{"s", {{kStream, {100}}}, {}}}, {}));
   store.reset();

@@ -155,6 +155,43 @@ TEST_F(RegistryTest, AForgottenConsumerIsGone) {
   EXPECT_THAT(ledger.consumers(), IsEmpty());
 }
 
+TEST_F(RegistryTest, ForHowLongConsumersAreAwayIsKept) {
+  ASSERT_TRUE(registry->save_consumer("c", {}));
+  CommitLedger ledger;
+  ledger.seen("c", {}, {}, true);
+  ledger.disconnected("c", {77});
+  ASSERT_TRUE(registry->save_absences({{"c", 90min}, {"d", 1ms}}, ledger));
+  reopen();
+  EXPECT_EQ(registry->load_absences().value(), (std::map<std::string, Duration>{{"c", 90min}, {"d", 1ms}}));
+  CommitLedger loaded;
+  ASSERT_TRUE(registry->load_consumers(loaded));
+  EXPECT_EQ(loaded.consumers().at("c").last_seen, WallTime{77});
+  ASSERT_TRUE(registry->forget_consumer("c"));
+  EXPECT_FALSE(registry->load_absences()->contains("c"));
+}
+
+TEST_F(RegistryTest, ARegistryFromBeforeAbsencesWereKeptOpens) {
+  const StreamRecord a = record(1);
+  ASSERT_TRUE(registry->insert({a}));
+  registry.reset();
+  ASSERT_TRUE(Database::open(scratch / "registry.db")->execute("DROP TABLE absences"));
+  reopen();
+  EXPECT_THAT(streams(), ElementsAre(told(a)));
+  EXPECT_THAT(registry->load_absences().value(), IsEmpty());
+}
+
+TEST_F(RegistryTest, ACommandOpensOnlyWhatIsThere) {
+  const auto missing = Registry::open_existing(scratch / "nowhere");
+  ASSERT_FALSE(missing);
+  EXPECT_EQ(missing.error().code, ErrorCode::kNotFound);
+  EXPECT_FALSE(std::filesystem::exists(scratch / "nowhere"));
+  const StreamRecord a = record(1);
+  ASSERT_TRUE(registry->insert({a}));
+  auto beside = Registry::open_existing(scratch.path());
+  ASSERT_TRUE(beside) << beside.error().context;
+  EXPECT_EQ(beside->load_streams()->size(), 1U) << "while the producer has it open";
+}
+
 TEST_F(RegistryTest, OneBadRowOfAnInsertLeavesNoneOfIt) {
   const StreamRecord a = record(1);
   ASSERT_TRUE(registry->insert({a}));
