@@ -305,7 +305,7 @@ bool Tailer::adopt(Tracked& tracked, const std::string& path, FileKey key, wire:
     tracked.sealed_since = now_;
     ++counters_.streams_sealed;
   } else {
-    by_path_[path] = id;
+    link_path(tracked);
     publisher_->advance(id, {look->size});
     refresh(tracked);
   }

@@ -95,7 +95,9 @@ void ProducerConfig::describe(OptionSet& options) {
   options.choice("order", order, {"oldest", "newest", "name"}, "with which files of a backlog to begin");
   options.choice("archives", archives, {"decompress", "raw"},
                  "what the stream of a new .gz or .zst file is: what is in it, or the file as it is");
-  options.seconds("rescan", rescan, "walk all directories this often, in case a change was missed", 100ms);
+  options.seconds("rescan", rescan,
+                  "walk all directories this often, in case a change was missed; less often where it takes long",
+                  100ms);
   options.flag("poll", poll, "do not rely on inotify: walk every --rescan seconds, at most 1");
   options.flag("once", once, "exit when every byte of every matching file is committed by a durable consumer");
   options.flag("delete-after-commit", delete_after_commit,

@@ -19,12 +19,12 @@ void Tailer::make_room() {
     Tracked* tracked;
   };
   std::vector<Candidate> candidates;
-  for (const auto& [id, tracked] : tracked_) {
-    if (!tracked->file.is_open() || tracked->deleted_since || tracked->astray || missing_.contains(id)) continue;
-    const wire::StreamInfo* info = publisher_->info(id);
-    if (info == nullptr) continue;
+  for (const StreamId id : open_files_.streams()) {
+    Tracked* tracked = find(id);
+    const wire::StreamInfo* info = tracked == nullptr ? nullptr : publisher_->info(id);
+    if (info == nullptr || tracked->deleted_since || tracked->astray || missing_.contains(id)) continue;
     const int needed = info->sent < info->head ? 2 : uncommitted_bytes(*tracked) > 0 ? 1 : 0;
-    candidates.push_back({needed, tracked->active, tracked.get()});
+    candidates.push_back({needed, tracked->active, tracked});
   }
   std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
     return std::tie(a.needed, a.active) < std::tie(b.needed, b.active);
@@ -33,7 +33,7 @@ void Tailer::make_room() {
   for (const Candidate& candidate : candidates) {
     const auto there = key_of(candidate.tracked->file.path());
     if (!there || *there != candidate.tracked->record.key) continue;  // only the descriptor leads to it
-    candidate.tracked->file.close();
+    candidate.tracked->file.rest();
     if (--left == 0) return;
   }
 }

@@ -8,6 +8,7 @@ namespace fantail {
 namespace {
 
 constexpr Duration kSweepInterval = 1s;
+constexpr std::size_t kAwakePerSweep = 4096;
 constexpr Duration kDeletedQuiet = 5s;     // where it cannot be known whether somebody has it open for writing
 constexpr Duration kWakeUpInterval = 30s;  // for files that a fetch has opened
 constexpr Duration kCloseIdleAfter = 10s;
@@ -96,7 +97,11 @@ void Tailer::sweep(MonoTime now) {
   std::vector<StreamId> changed;  ///< damaged archives whose file is another by now
   std::vector<StreamId> copied;   ///< all that there is of them is safe
   std::vector<StreamId> unseen;   ///< changes of them are told by nobody
-  for (const StreamId id : awake_) {
+  // Of many some at a time.
+  auto next = awake_.size() <= kAwakePerSweep ? awake_.begin() : awake_.upper_bound(last_awake_);
+  if (next == awake_.end()) next = awake_.begin();
+  for (std::size_t n = 0; n < kAwakePerSweep && next != awake_.end(); ++n) {
+    const StreamId id = last_awake_ = *next++;
     Tracked* tracked = find(id);
     const wire::StreamInfo* info = tracked == nullptr ? nullptr : publisher_->info(id);
     if (info == nullptr || (!tracked->sealed_since && !tracked->file.is_open())) {
@@ -136,7 +141,7 @@ void Tailer::sweep(MonoTime now) {
       const bool findable = there && *there == tracked->record.key;
       if (!findable || now - tracked->active < kCloseUnseenAfter) continue;
     }
-    tracked->file.close();
+    tracked->file.rest();
     asleep.push_back(id);
   }
   unseen.insert(unseen.end(), waiting_to_open_.begin(), waiting_to_open_.end());
@@ -191,7 +196,7 @@ void Tailer::drop(Tracked& tracked) {
 // ---- for a program that ends when everything is done
 
 bool Tailer::everything_sent() const {
-  return !recollection_ && fresh_.empty() && pending_.empty() &&
+  return !recollection_ && !start_ && fresh_.empty() && pending_.empty() &&
          std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
            const wire::StreamInfo* info = publisher_->info(entry.first);
            const bool read = entry.second->sealed_since || entry.second->file.all_decompressed();
@@ -207,7 +212,7 @@ void Tailer::seal_for_now() {
 }
 
 bool Tailer::everything_committed() const {
-  if (recollection_ || !fresh_.empty() || !pending_.empty()) return false;
+  if (recollection_ || start_ || !fresh_.empty() || !pending_.empty()) return false;
   if (!tracked_.empty() && !ledger_.anybody_was_here()) return false;  // empty files are to be known somewhere, too
   return std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
     const wire::StreamInfo* info = publisher_->info(entry.first);

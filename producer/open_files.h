@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cstddef>
 #include <functional>
+#include <unordered_set>
 #include <utility>
+
+#include "common/base/types.h"
 
 namespace fantail {
 
-/// How many tailed files are open, and how many may be: a share of the descriptors that the process may have. One
-/// thread.
+/// Which tailed files are open, and how many may be: a share of the descriptors that the process may have. One thread.
 class OpenFiles {
  public:
   /// What is left to tailed files of `descriptors` when `in_use` are before the first file is open. Connections come
@@ -25,19 +27,25 @@ class OpenFiles {
   /// Called before a file is opened that would be one too many: closes others, if it can.
   void on_full(std::function<void()> make_room) { make_room_ = std::move(make_room); }
 
-  void before_open() {
-    if (count_ >= limit_ && make_room_) make_room_();
+  /// Makes room first. A few more than the limit may be open for a moment: too_many() shows that something has to be
+  /// given up.
+  bool may_open() {
+    if (open_.size() >= limit_ && make_room_) make_room_();
+    return open_.size() < limit_ || open_.size() - limit_ < kBeyond;
   }
-  void opened() { ++count_; }
-  void closed() { --count_; }
-  std::size_t count() const { return count_; }
+  void opened(StreamId stream) { open_.insert(stream); }
+  void closed(StreamId stream) { open_.erase(stream); }
+  const std::unordered_set<StreamId>& streams() const { return open_; }
+  std::size_t count() const { return open_.size(); }
   std::size_t limit() const { return limit_; }
   /// More are open than may be: what could be closed without harm was.
-  bool too_many() const { return count_ > limit_; }
+  bool too_many() const { return open_.size() > limit_; }
 
  private:
+  static constexpr std::size_t kBeyond = 4;
+
   std::size_t limit_;
-  std::size_t count_ = 0;
+  std::unordered_set<StreamId> open_;
   std::function<void()> make_room_;
 };
 

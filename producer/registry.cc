@@ -191,17 +191,24 @@ Status Registry::set_up(std::optional<NodeId> known_node) {
 }
 
 Result<std::vector<StreamRecord>> Registry::load_streams() {
+  std::vector<StreamRecord> out;
+  if (auto ok = each_stream([&](StreamRecord&& record) { out.push_back(std::move(record)); }); !ok) {
+    return tl::unexpected(ok.error());
+  }
+  return out;
+}
+
+Status Registry::each_stream(const std::function<void(StreamRecord&&)>& take) {
   auto rows = database_.prepare(
       "SELECT stream, sequence, topic, path, current_path, device, inode, base, cursor, head, head_length, "
       "head_digest, "
       "tail_digest, first_seen, sealed, gone, archives.stream IS NOT NULL, compressed, position, digest, origin "
       "FROM streams LEFT JOIN archives USING (stream) ORDER BY sequence");
   if (!rows) return tl::unexpected(rows.error());
-  std::vector<StreamRecord> out;
   for (;;) {
     const auto row = rows->step();
     if (!row) return tl::unexpected(row.error());
-    if (!*row) return out;
+    if (!*row) return {};
     StreamRecord r;
     const auto id = id_from_hex<StreamId>(rows->text(0));
     if (!id) return fail(ErrorCode::kCorrupt, "registry: a stream id is not readable");
@@ -229,7 +236,7 @@ Result<std::vector<StreamRecord>> Registry::load_streams() {
     r.info.file = identity_of(r.key, r.fingerprint);
     r.info.sent = r.gone ? r.info.head : r.fingerprint.cursor;
     last_sequence_ = std::max(last_sequence_, r.info.sequence);
-    out.push_back(std::move(r));
+    take(std::move(r));
   }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -56,6 +57,8 @@ class Registry {
   /// Takes in the streams that are known again, in one transaction with the end of rebuilding().
   /// `last_sequence`: the greatest that anybody knows of.
   Status finish_rebuilding(const std::vector<StreamRecord>& streams, std::uint64_t last_sequence);
+  /// In order of sequence. `take` must not call this object.
+  Status each_stream(const std::function<void(StreamRecord&&)>& take);
   Result<std::vector<StreamRecord>> load_streams();
   Status load_consumers(CommitLedger& ledger);
   Result<std::vector<CopyRecord>> load_copies();

@@ -1,20 +1,18 @@
 #include "producer/start_order.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <utility>
 
 namespace fantail {
 namespace {
 
-std::int64_t modification_time(const std::string& path) {
-  struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) return 0;
-  return std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
+std::int64_t modification_time(const FoundFile& file) { return file.status.modified.ns; }
+std::int64_t modification_time(const StreamRecord& record) {
+  const auto status = status_of(record.current_path);
+  return status ? status->modified.ns : 0;
 }
 
-const std::string& path_of(const std::string& path) { return path; }
+const std::string& path_of(const FoundFile& file) { return file.path; }
 const std::string& path_of(const StreamRecord& record) { return record.current_path; }
 
 template <class Item>
@@ -26,7 +24,7 @@ void arrange_items(std::vector<Item>& items, StartOrder order) {
   std::vector<std::pair<std::int64_t, std::size_t>> turns;
   turns.reserve(items.size());
   for (std::size_t i = 0; i < items.size(); ++i) {
-    const std::int64_t time = modification_time(path_of(items[i]));
+    const std::int64_t time = modification_time(items[i]);
     turns.emplace_back(order == StartOrder::kNewest ? -time : time, i);
   }
   std::sort(turns.begin(), turns.end());
@@ -38,7 +36,7 @@ void arrange_items(std::vector<Item>& items, StartOrder order) {
 
 }  // namespace
 
-void arrange(std::vector<std::string>& paths, StartOrder order) { arrange_items(paths, order); }
+void arrange(std::vector<FoundFile>& files, StartOrder order) { arrange_items(files, order); }
 void arrange(std::vector<StreamRecord>& records, StartOrder order) { arrange_items(records, order); }
 
 }  // namespace fantail

@@ -15,8 +15,14 @@ enum class StartOrder : std::uint8_t {
   kName
 };
 
-/// Each looks at every file once; equal ones stay in the order in which they are.
-void arrange(std::vector<std::string>& paths, StartOrder order);
+/// A file as a walk found it.
+struct FoundFile {
+  std::string path;
+  FileStatus status;
+};
+
+/// Equal ones stay in the order in which they are. Records are looked at, each once.
+void arrange(std::vector<FoundFile>& files, StartOrder order);
 void arrange(std::vector<StreamRecord>& records, StartOrder order);
 
 }  // namespace fantail

@@ -73,8 +73,7 @@ Result<std::size_t> TailedFile::read_on() {
       if (fingerprint_.tail_digest != 0 && digest(tail) != fingerprint_.tail_digest) {
         return replaced("the bytes before the cursor changed");
       }
-      std::copy(tail.begin(), tail.end(), tail_.begin());
-      tail_known_ = tail.size();
+      tail_.assign(tail.begin(), tail.end());
     }
   }
   return n;

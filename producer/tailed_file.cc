@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -19,7 +20,7 @@
 namespace fantail {
 namespace {
 
-constexpr unsigned long kReservedDescriptors = 16;  // for connections and databases that come later
+constexpr unsigned long kReservedDescriptors = 16;  // of a file that does not count: for connections and databases
 constexpr Duration kSettledAfter = 2s;
 
 using Head = std::array<std::byte, Fingerprint::kHeadBytes>;
@@ -79,32 +80,44 @@ tl::unexpected<Error> TailedFile::replaced(const char* why) const {
 
 Status TailedFile::open() {
   if (fd_) return {};
-  if (open_files_ != nullptr) open_files_->before_open();
+  const auto none_left = [&] { return fail(ErrorCode::kBusy, path_ + ": " + std::generic_category().message(EMFILE)); };
+  if (open_files_ != nullptr && !open_files_->may_open()) return none_left();
   UniqueFd fd(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
-  const bool none_left = fd ? static_cast<unsigned long>(fd.get()) + kReservedDescriptors >= descriptor_limit()
-                            : errno == EMFILE || errno == ENFILE;
-  if (none_left) return fail(ErrorCode::kBusy, path_ + ": " + std::generic_category().message(EMFILE));
+  if (!fd && (errno == EMFILE || errno == ENFILE)) return none_left();
   if (!fd) return fail_errno(errno, path_);
+  if (open_files_ == nullptr && static_cast<unsigned long>(fd.get()) + kReservedDescriptors >= descriptor_limit()) {
+    return none_left();
+  }
   struct stat status {};
   if (::fstat(fd.get(), &status) != 0) return fail_errno(errno, path_);
   // Ours may be there still, under another name.
   if (key_from(status) != key_) return fail(ErrorCode::kNotFound, path_ + ": another file is there now");
+  file_bytes_ = static_cast<std::uint64_t>(status.st_size);
   fd_ = std::move(fd);
-  if (open_files_ != nullptr) open_files_->opened();
+  if (open_files_ != nullptr) open_files_->opened(counted_as_);
   return {};
 }
 
 void TailedFile::close() {
-  if (archive_) archive_->release();
-  if (fd_ && open_files_ != nullptr) open_files_->closed();
+  if (archive_) {
+    archive_->release();
+  } else {
+    tail_ = {};  // comes again with the next bytes
+  }
+  if (fd_ && open_files_ != nullptr) open_files_->closed(counted_as_);
   fd_.reset();
+}
+
+void TailedFile::rest() {
+  if (fd_ && !archive_) (void)look(false);  // an error shows again when it is looked at next
+  close();
 }
 
 void TailedFile::keep_open(UniqueFd fd) {
   close();
   if (!fd) return;
   fd_ = std::move(fd);
-  if (open_files_ != nullptr) open_files_->opened();
+  if (open_files_ != nullptr) open_files_->opened(counted_as_);
 }
 
 Result<std::size_t> TailedFile::read_at(FileOffset offset, std::span<std::byte> buffer) {
@@ -132,8 +145,7 @@ Result<std::size_t> TailedFile::read_at(FileOffset offset, std::span<std::byte> 
   if (tail_length > 0 && digest(std::span(tail).first(tail_length)) != fingerprint_.tail_digest) {
     return replaced("the bytes before the cursor changed");
   }
-  tail_ = tail;
-  tail_known_ = tail_length;
+  tail_.assign(tail.begin(), tail.begin() + static_cast<std::ptrdiff_t>(tail_length));
   if (auto ok = verify_head(); !ok) return tl::unexpected(ok.error());
   return static_cast<std::size_t>(n) - tail_length;
 }
@@ -141,13 +153,14 @@ Result<std::size_t> TailedFile::read_at(FileOffset offset, std::span<std::byte> 
 Status TailedFile::verify_tail() {
   const std::size_t length = std::min<std::uint64_t>(fingerprint_.cursor.raw, Fingerprint::kTailBytes);
   if (length == 0) return {};
-  const auto space = std::span(tail_).first(length);
+  tail_.clear();
+  std::array<std::byte, Fingerprint::kTailBytes> tail{};
+  const auto space = std::span(tail).first(length);
   const auto n = pread_fully(fd_.get(), space, fingerprint_.cursor.raw - length);
-  tail_known_ = 0;
   if (!n) return fail(n.error().code, path_ + ": " + n.error().context);
   if (*n < length) return replaced("shorter than what was read of it");
   if (digest(space) != fingerprint_.tail_digest) return replaced("the bytes before the cursor changed");
-  tail_known_ = length;
+  tail_.assign(space.begin(), space.end());
   return {};
 }
 
@@ -165,20 +178,19 @@ void TailedFile::mark_sent(FileOffset sent, std::span<const std::byte> last) {
   // The tail: the last 64 bytes of what was known before and what came now.
   const std::size_t length = std::min<std::uint64_t>(sent.raw, Fingerprint::kTailBytes);
   if (last.size() >= length) {
-    std::copy(last.end() - static_cast<std::ptrdiff_t>(length), last.end(), tail_.begin());
+    tail_.assign(last.end() - static_cast<std::ptrdiff_t>(length), last.end());
   } else {
     const std::size_t keep = length - last.size();
-    if (keep > tail_known_) {  // of an archive that was read on from a mark
-      tail_known_ = 0;
+    if (keep > tail_.size()) {  // of an archive that was read on from a mark
+      tail_.clear();
       fingerprint_.tail_digest = 0;
       fingerprint_.cursor = sent;
       return grow_head(sent, last);
     }
-    std::memmove(tail_.data(), tail_.data() + (tail_known_ - keep), keep);
-    std::copy(last.begin(), last.end(), tail_.begin() + static_cast<std::ptrdiff_t>(keep));
+    tail_.erase(tail_.begin(), tail_.end() - static_cast<std::ptrdiff_t>(keep));
+    tail_.insert(tail_.end(), last.begin(), last.end());
   }
-  tail_known_ = length;
-  fingerprint_.tail_digest = digest(std::span(tail_).first(length));
+  fingerprint_.tail_digest = digest(tail_);
   fingerprint_.cursor = sent;
   grow_head(sent, last);
 }

@@ -2,7 +2,6 @@
 
 #include <sys/types.h>
 
-#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -10,6 +9,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "common/base/unique_fd.h"
 #include "common/stream/stream_source.h"
@@ -25,6 +25,15 @@ struct FileKey {
   std::uint64_t inode = 0;
   auto operator<=>(const FileKey&) const = default;
 };
+
+}  // namespace fantail
+template <>
+struct std::hash<fantail::FileKey> {
+  std::size_t operator()(const fantail::FileKey& key) const noexcept {
+    return std::hash<std::uint64_t>{}(key.inode * 31 + key.device);
+  }
+};
+namespace fantail {
 
 struct FileStatus {
   FileKey key;
@@ -60,8 +69,11 @@ class TailedFile final : public StreamSource {
   TailedFile(std::string path, FileKey key, Fingerprint fingerprint);
   ~TailedFile() override { close(); }
 
-  /// Its descriptor counts there from now on. `open_files` must outlive it.
-  void count_in(OpenFiles& open_files) { open_files_ = &open_files; }
+  /// Its descriptor counts there from now on, as that of `stream`. `open_files` must outlive it.
+  void count_in(OpenFiles& open_files, StreamId stream) {
+    open_files_ = &open_files;
+    counted_as_ = stream;
+  }
 
   Result<std::size_t> read_at(FileOffset offset, std::span<std::byte> buffer) override;
   void mark_sent(FileOffset sent, std::span<const std::byte> last) override;
@@ -121,8 +133,17 @@ class TailedFile final : public StreamSource {
   void set_path(std::string path) { path_ = std::move(path); }  ///< it was renamed
   /// Another file has the same bytes and takes its place.
   void move_to(std::string path, FileKey key);
+  /// Closes it until something happens. Of one that is read to the end it is remembered how it was, see
+  /// unchanged_since_look().
+  void rest();
   /// Somebody opened it before.
   void keep_open(UniqueFd fd);
+  /// For keep_open() of another object.
+  UniqueFd take_descriptor() { return std::move(fd_); }
+  /// How long it was when it was opened or looked at last. Of an archive: as it is on disk.
+  std::uint64_t file_bytes() const { return file_bytes_; }
+  /// It may turn out to be an archive when there is more of it.
+  bool undecided() const { return undecided_; }
   FileKey key() const { return key_; }
   const Fingerprint& fingerprint() const { return fingerprint_; }
 
@@ -145,15 +166,15 @@ class TailedFile final : public StreamSource {
   UniqueFd fd_;
   WallTime settled_;  ///< when it was changed, of a file that is read to the end; 0: not known, or a moment ago
   OpenFiles* open_files_ = nullptr;
-  std::array<std::byte, Fingerprint::kTailBytes> tail_{};  ///< the bytes behind tail_digest, once they are known
-  std::size_t tail_known_ = 0;
+  StreamId counted_as_;
+  std::vector<std::byte> tail_;      ///< the bytes behind tail_digest, as many as are known; none of a file at rest
   ArchiveBudget* budget_ = nullptr;  ///< it is an archive, or may be
   std::optional<ArchiveMark> mark_;  ///< of a former run
   std::unique_ptr<Archive> archive_;
   bool undecided_ = false;  ///< too short to tell whether it is an archive
   bool head_verified_ = false;
   bool tail_verified_ = false;
-  std::uint64_t file_bytes_ = 0;  ///< when it was looked at
+  std::uint64_t file_bytes_ = 0;
 };
 
 /// Of what `path` leads to (links followed), if that is a regular file.

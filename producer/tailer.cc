@@ -14,10 +14,13 @@ namespace {
 
 constexpr Duration kSaveInterval = 1s;
 constexpr Duration kSaveAbsencesInterval = 1min;
-constexpr Duration kWalkSpacing = 200ms;  // however many directories come and go
-constexpr Duration kMissingGrace = 1s;    // a rename shows as two events, possibly of two directories
-constexpr Duration kPollInterval = 1s;    // of directories of which no events tell
-constexpr std::size_t kFreshAtATime = 4096;
+constexpr Duration kWalkSpacing = 200ms;     // however many directories come and go
+constexpr int kWalksRest = 200;              // times as long as a walk took, so that many files cost no processor
+constexpr int kWalksRestAtMost = 10;         // times the period that is wanted
+constexpr Duration kMissingGrace = 1s;       // a rename shows as two events, possibly of two directories
+constexpr Duration kPollInterval = 1s;       // of directories of which no events tell
+constexpr std::size_t kFreshAtATime = 4096;  // recording them waits for the disk
+constexpr std::size_t kLooksPerTurn = 512;   // at files that were there at the start
 constexpr std::size_t kSearchesPerTurn = 4;  // of directories, for copies of files that were deleted
 
 }  // namespace
@@ -44,8 +47,20 @@ Tailer::Tracked* Tailer::find(StreamId id) {
 }
 
 Tailer::Tracked* Tailer::at_path(const std::string& path) {
-  const auto found = by_path_.find(path);
-  return found == by_path_.end() ? nullptr : find(found->second);
+  const auto found = by_path_.find(std::string_view(path));
+  return found == by_path_.end() ? nullptr : *found;
+}
+
+std::size_t Tailer::PathHash::operator()(std::string_view path) const { return std::hash<std::string_view>{}(path); }
+std::size_t Tailer::PathHash::operator()(const Tracked* tracked) const { return (*this)(tracked->file.path()); }
+bool Tailer::SamePath::operator()(const Tracked* a, const Tracked* b) const { return (*this)(a->file.path(), b); }
+bool Tailer::SamePath::operator()(std::string_view path, const Tracked* tracked) const {
+  return tracked->file.path() == path;
+}
+
+void Tailer::link_path(Tracked& tracked) {
+  if (const auto other = by_path_.find(&tracked); other != by_path_.end()) by_path_.erase(other);
+  by_path_.insert(&tracked);
 }
 
 // ---- start and turn
@@ -60,66 +75,110 @@ Status Tailer::start(StreamPublisher& publisher, MonoTime now) {
 
 /// Takes up what is known, and finds what is there.
 Status Tailer::begin() {
-  auto known = registry_.load_streams();
-  if (!known) return tl::unexpected(known.error());
+  std::vector<StreamId> replaced;
+  if (auto ok = registry_.each_stream([&](StreamRecord&& record) { take_up(std::move(record), replaced); }); !ok) {
+    return ok;
+  }
   if (auto ok = registry_.load_consumers(ledger_); !ok) return ok;
   if (auto ok = load_copies(); !ok) return ok;
   const auto absences = registry_.load_absences();
   if (!absences) return tl::unexpected(absences.error());
   for (const auto& [name, away] : *absences) absences_.load(name, away);
-  first_start_ = known->empty() && !registry_.started();  // a registry of before there was that row has streams
-  std::vector<StreamId> replaced;
-  for (StreamRecord& record : *known) {
-    // Sealed and its file is there: a copy that lacks the stream's end, see adopt(). Else it was readable only through
-    // the descriptor of the run that ended: the file had no name any more.
-    std::optional<FileOffset> copied_to;
-    if (record.info.sealed && !record.gone) {
-      TailedFile copy(record.current_path, record.key, record.fingerprint);
-      const auto look = copy.look(true);
-      if (look && look->size <= record.info.head.raw) copied_to = FileOffset{look->size};
-    }
-    const bool held_until_then = record.info.sealed && !record.gone && !copied_to;
-    if (held_until_then) {
-      record.gone = wire::LossReason::kDeleted;
-      record.info.sent = record.info.head;
-    }
-    Tracked& tracked = track(std::move(record));
-    if (tracked.record.info.sealed) {
-      tracked.sealed_since = now_;
-      // Its file is not to be taken for a new one.
-      if (tracked.record.archive_damaged() &&
-          by_key_.try_emplace(tracked.record.key, tracked.record.info.stream).second) {
-        by_path_[tracked.record.current_path] = tracked.record.info.stream;
-      }
-      if (copied_to && tracked.file.open()) {
-        tracked.copied_to = copied_to;
-        by_key_[tracked.record.key] = tracked.record.info.stream;
-      }
-      if (held_until_then) {
-        counters_.given_up_bytes += uncommitted_bytes(tracked);
-        dirty_.insert(tracked.record.info.stream);
-      }
-      continue;
-    }
-    const auto [at, only] = by_key_.try_emplace(tracked.record.key, tracked.record.info.stream);
-    if (!only) replaced.push_back(std::exchange(at->second, tracked.record.info.stream));
-    by_path_[tracked.record.current_path] = tracked.record.info.stream;
-  }
+  start_.emplace();
+  start_->first = tracked_.empty() && !registry_.started();  // a registry of before there was that row has streams
   // An inode has one file at a time. The older stream had ended, or gone on in a copy, and the end of the program came
   // before that was saved.
   for (const StreamId id : replaced) {
     if (!find_copy(*find(id), wire::LossReason::kTruncated, true)) give_up(*find(id), wire::LossReason::kTruncated);
   }
-  starting_ = true;
-  scan(now_);
-  starting_ = first_start_ = false;
+  find_files();
+  return go_on_starting();
+}
+
+/// Of the run before. `replaced`: those whose inode another stream has by now.
+void Tailer::take_up(StreamRecord record, std::vector<StreamId>& replaced) {
+  // Sealed and its file is there: a copy that lacks the stream's end, see adopt(). Else it was readable only through
+  // the descriptor of the run that ended: the file had no name any more.
+  std::optional<FileOffset> copied_to;
+  if (record.info.sealed && !record.gone) {
+    TailedFile copy(record.current_path, record.key, record.fingerprint);
+    const auto look = copy.look(true);
+    if (look && look->size <= record.info.head.raw) copied_to = FileOffset{look->size};
+  }
+  const bool held_until_then = record.info.sealed && !record.gone && !copied_to;
+  if (held_until_then) {
+    record.gone = wire::LossReason::kDeleted;
+    record.info.sent = record.info.head;
+  }
+  Tracked& tracked = track(std::move(record));
+  if (tracked.record.info.sealed) {
+    tracked.sealed_since = now_;
+    // Its file is not to be taken for a new one.
+    if (tracked.record.archive_damaged() &&
+        by_key_.try_emplace(tracked.record.key, tracked.record.info.stream).second) {
+      link_path(tracked);
+    }
+    if (copied_to && tracked.file.open()) {
+      tracked.copied_to = copied_to;
+      by_key_[tracked.record.key] = tracked.record.info.stream;
+    }
+    if (held_until_then) {
+      counters_.given_up_bytes += uncommitted_bytes(tracked);
+      dirty_.insert(tracked.record.info.stream);
+    }
+    return;
+  }
+  const auto [at, only] = by_key_.try_emplace(tracked.record.key, tracked.record.info.stream);
+  if (!only) replaced.push_back(std::exchange(at->second, tracked.record.info.stream));
+  link_path(tracked);
+}
+
+/// Walks everything and puts in order what is there: first the files that have something to send.
+void Tailer::find_files() {
+  last_scan_ = now_;
+  ++counters_.walks;
+  ignored_ = 0;
+  const MonoTime began = mono_now();
+  std::vector<FoundFile>& found = start_->found;
+  matched_ = discovery_.scan([&](const std::string& path, const Selection&) {
+    if (auto status = status_of(path)) found.push_back({path, *status});
+  });
+  plan_next_walk(now_, mono_now() - began);
+  arrange(found, config_.order);
+  std::stable_partition(found.begin(), found.end(), [this](const FoundFile& file) { return !is_quiet(file.status); });
+}
+
+/// As far as its size tells.
+bool Tailer::is_quiet(const FileStatus& file) const {
+  const auto known = by_key_.find(file.key);
+  const auto tracked = known == by_key_.end() ? tracked_.end() : tracked_.find(known->second);
+  return tracked != tracked_.end() && file.size == tracked->second->file.fingerprint().cursor.raw;
+}
+
+/// Looks at a bounded number of the files that were there. At all where some begin at their end: a start that is cut
+/// short would not be the first again, and what is left would begin at 0.
+Status Tailer::go_on_starting() {
+  first_start_ = start_->first;
+  const std::vector<FoundFile>& found = start_->found;
+  const bool divisible = !first_start_ || !discovery_.from_end_anywhere();
+  const std::size_t end = divisible ? std::min(found.size(), start_->next + kLooksPerTurn) : found.size();
+  for (; start_->next < end; ++start_->next) look_at(found[start_->next].path);
+  first_start_ = false;
+  const bool done = start_->next == found.size();
+  if (done || fresh_.size() >= kFreshAtATime) announce_fresh();
+  return done ? end_start() : Status{};
+}
+
+Status Tailer::end_start() {
+  start_.reset();
   if (ignored_ > 0) {
     log::info("old files are left alone until they are written to", {{"files", ignored_}});
   }
+  look_for_those_not_met();
   // What the walk did not meet under its old name may have been renamed to one that no pattern takes.
-  for (const auto& [key, id] : std::map(by_key_)) {
+  for (const auto& [key, id] : std::unordered_map(by_key_)) {
     Tracked* tracked = find(id);
-    if (tracked == nullptr || tracked->file.is_open()) continue;
+    if (tracked == nullptr || tracked->file.is_open() || tracked->met_in_walk == counters_.walks) continue;
     const auto there = key_of(tracked->file.path());
     if (there && *there == key) {
       refresh(*tracked);
@@ -136,7 +195,7 @@ Tailer::Tracked& Tailer::track(StreamRecord record) {
   auto tracked = std::make_unique<Tracked>(std::move(record));
   Tracked& ref = *tracked;
   ref.active = now_;
-  ref.file.count_in(open_files_);
+  ref.file.count_in(open_files_, ref.record.info.stream);
   tracked_[ref.record.info.stream] = std::move(tracked);
   if (ref.record.info.sealed) awake_.insert(ref.record.info.stream);
   const Fingerprint& known = ref.record.fingerprint;
@@ -176,13 +235,19 @@ std::size_t Tailer::turn(MonoTime now) {
     if (changes.left.contains(path) && at_path(path) == tracked) look_for(*tracked);
   }
   if (changes.rescan) next_scan_ = std::min(next_scan_, last_scan_ + kWalkSpacing);
-  if (now >= next_scan_) scan(now);
+  if (start_) {
+    work += kLooksPerTurn;
+    if (auto ok = go_on_starting(); !ok && save_error_log_.occurred(now)) {
+      log::error("cannot record that the first start is done", {{"error", ok.error()}});
+    }
+  }
+  if (now >= next_scan_ && !start_) scan(now);
   if (!discovery_.polled().empty() && now >= next_poll_) {
     next_poll_ = now + std::min(kPollInterval, config_.rescan);
     discovery_.poll([this](const std::string& path, const Selection&) { look_at(path); });
   }
-  announce_fresh();
-  if (!missing_.empty()) resolve_missing(now);
+  if (!start_) announce_fresh();
+  if (!missing_.empty() && !start_) resolve_missing(now);
   if (!pending_.empty()) {
     settle_pending();
     announce_fresh();
@@ -206,24 +271,26 @@ MonoTime Tailer::due() const {
 
 void Tailer::scan(MonoTime now) {
   last_scan_ = now;
-  next_scan_ = now + config_.rescan;
   ++counters_.walks;
   ignored_ = 0;
-  if (starting_) {
-    std::vector<std::string> found;
-    matched_ = discovery_.scan([&](const std::string& path, const Selection&) { found.push_back(path); });
-    arrange(found, config_.order);
-    for (const std::string& path : found) look_at(path);
-  } else {
-    matched_ = discovery_.scan([this](const std::string& path, const Selection&) { look_at(path); });
-    arrange(fresh_, config_.order);
-  }
-  // Files whose names the walk did not come by: names that no pattern takes, and those that are gone without an event.
+  const MonoTime began = mono_now();
+  matched_ = discovery_.scan([this](const std::string& path, const Selection&) { look_at(path); });
+  arrange(fresh_, config_.order);
+  look_for_those_not_met();
+  plan_next_walk(now, mono_now() - began);
+}
+
+void Tailer::plan_next_walk(MonoTime began, Duration took) {
+  const Duration rest = std::min(took * kWalksRest, config_.rescan * kWalksRestAtMost);
+  next_scan_ = began + (discovery_.polling() ? config_.rescan : std::max(config_.rescan, rest));
+}
+
+/// Files whose names the last walk did not come by: names that no pattern takes, and those that are gone without an
+/// event.
+void Tailer::look_for_those_not_met() {
   std::vector<StreamId> not_met;
-  for (const auto& [path, id] : by_path_) {
-    if (const Tracked* tracked = find(id); tracked != nullptr && tracked->met_in_walk != counters_.walks) {
-      not_met.push_back(id);
-    }
+  for (const Tracked* tracked : by_path_) {
+    if (tracked->met_in_walk != counters_.walks) not_met.push_back(tracked->record.info.stream);
   }
   drop_copies_that_are_gone();
   for (const StreamId id : not_met) {
@@ -268,23 +335,20 @@ void Tailer::look_at(const std::string& path, const std::string& origin) {
   const std::string& name = by_origin ? origin : path;
   if (!first_start_ && !becomes_stream(path, name, *key)) return;
   mint(path, name, *key, *selection);
-  // In one piece only where a start that is cut short would not be the first again, and files begin at 0 that must not.
-  const bool divisible = !first_start_ || !discovery_.from_end_anywhere();
-  if (fresh_.size() >= kFreshAtATime && starting_ && divisible) announce_fresh();
 }
 
 void Tailer::rename(Tracked& tracked, const std::string& path) {
   log::info("file renamed", {{"stream", tracked.record.info.stream}, {"path", tracked.file.path()}, {"to", path}});
   unlink_path(tracked);
-  by_path_[path] = tracked.record.info.stream;
   tracked.file.set_path(path);
+  link_path(tracked);
   tracked.astray = false;
   dirty_.insert(tracked.record.info.stream);
 }
 
 void Tailer::unlink_path(const Tracked& tracked) {
-  const auto found = by_path_.find(tracked.file.path());
-  if (found != by_path_.end() && found->second == tracked.record.info.stream) by_path_.erase(found);
+  const auto found = by_path_.find(std::string_view(tracked.file.path()));
+  if (found != by_path_.end() && *found == &tracked) by_path_.erase(found);
 }
 
 /// Something may have happened to its bytes.
@@ -368,6 +432,12 @@ void Tailer::mint(const std::string& path, const std::string& name, FileKey key,
   record.fingerprint = file.fingerprint();
   record.archive = file.archive_mark();
   record.info.file = identity_of(key, record.fingerprint);
+  if (open_files_.count() + opened_.size() < open_files_.limit()) {
+    if (UniqueFd fd = file.take_descriptor()) opened_.insert_or_assign(key, std::move(fd));
+  } else if (!record.archive && !file.undecided()) {
+    // Reading it opens it.
+    record.info.head = std::max(record.info.head, FileOffset{file.file_bytes()});
+  }
   fresh_keys_.insert(key);
   fresh_.push_back(std::move(record));
 }
@@ -386,16 +456,26 @@ void Tailer::announce_fresh() {
   for (StreamRecord& record : std::exchange(fresh_, {})) {
     Tracked& tracked = track(std::move(record));
     const StreamId id = tracked.record.info.stream;
+    tracked.met_in_walk = counters_.walks;
     by_key_[tracked.record.key] = id;
     if (auto opened = opened_.extract(tracked.record.key)) tracked.file.keep_open(std::move(opened.mapped()));
-    by_path_[tracked.record.current_path] = id;
+    link_path(tracked);
     ++counters_.streams_created;
     log::info("file found", {{"stream", id}, {"topic", tracked.record.info.topic}, {"path", tracked.file.path()}});
     announced.push_back(id);
   }
   // Not before all are known: a look may find that another of them is at the path by now.
   for (const StreamId id : announced) {
-    if (Tracked* tracked = find(id)) refresh(*tracked);
+    Tracked* tracked = find(id);
+    if (tracked == nullptr) continue;
+    const wire::StreamInfo& info = tracked->record.info;
+    if (tracked->file.is_open() || info.sent == info.head) {
+      refresh(*tracked);
+    } else {
+      tracked->verified_end = info.head;  // it was looked at when it was found
+      tracked->seen = true;
+      awake_.insert(id);
+    }
   }
 }
 

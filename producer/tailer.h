@@ -8,6 +8,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -120,12 +121,26 @@ class Tailer final : public PublisherEvents {
     std::uint64_t walk = 0;  ///< the last that came by it
   };
 
+  /// Of the walk at a start: files that have not been looked at yet.
+  struct Start {
+    std::vector<FoundFile> found;
+    std::size_t next = 0;
+    bool first = false;  ///< the very first of this state directory
+  };
+
   Status begin();
+  void take_up(StreamRecord record, std::vector<StreamId>& replaced);
+  void find_files();
+  bool is_quiet(const FileStatus& file) const;
+  Status go_on_starting();
+  Status end_start();
   void start_rebuilding();
   std::size_t go_on_rebuilding();
   bool finish_rebuilding();
   Tracked& track(StreamRecord record);
   void scan(MonoTime now);
+  void plan_next_walk(MonoTime began, Duration took);
+  void look_for_those_not_met();
   void look_at(const std::string& path, const std::string& origin = {});
   void refresh(Tracked& tracked);
   bool too_old(const FileStatus& file, const Selection& selection) const;
@@ -171,6 +186,7 @@ class Tailer final : public PublisherEvents {
   std::uint64_t uncommitted_bytes(const Tracked& tracked) const;
   Tracked* find(StreamId id);
   Tracked* at_path(const std::string& path);
+  void link_path(Tracked& tracked);
   void unlink_path(const Tracked& tracked);
 
   TailerConfig config_;
@@ -181,16 +197,28 @@ class Tailer final : public PublisherEvents {
   ArchiveBudget archive_budget_;
   OpenFiles open_files_;
   std::unordered_map<StreamId, std::unique_ptr<Tracked>> tracked_;
-  std::map<FileKey, StreamId> by_key_;                 ///< streams whose file is there
-  std::unordered_map<std::string, StreamId> by_path_;  ///< where it was seen last
-  std::map<StreamId, MonoTime> missing_;               ///< not at its path; since when
+  std::unordered_map<FileKey, StreamId> by_key_;  ///< streams whose file is there
+  /// By where its file was seen last; that must not change while it is in here.
+  struct PathHash {
+    using is_transparent = void;
+    std::size_t operator()(const Tracked* tracked) const;
+    std::size_t operator()(std::string_view path) const;
+  };
+  struct SamePath {
+    using is_transparent = void;
+    bool operator()(const Tracked* a, const Tracked* b) const;
+    bool operator()(std::string_view path, const Tracked* tracked) const;
+  };
+  std::unordered_set<Tracked*, PathHash, SamePath> by_path_;
+  std::map<StreamId, MonoTime> missing_;  ///< not at its path; since when
   std::set<StreamId> deleted_;
   std::deque<StreamId> archives_;  ///< to be decompressed, one after the other; some may not need it any more
   std::set<StreamId> doubtful_;    ///< archives that are incomplete or damaged, or could not be read just now
   MonoTime next_archive_{};        ///< when to go on with the first of them
   std::optional<MonoTime> archive_waits_since_;  ///< for what was decompressed to be sent
   std::set<StreamId> waiting_to_open_;           ///< no descriptor was left for them
-  std::unordered_set<StreamId> awake_;  ///< what sweep() looks after: files that may be open, and sealed streams
+  std::set<StreamId> awake_;  ///< what sweep() looks after: files that may be open, and sealed streams
+  StreamId last_awake_;       ///< looked after last
   std::map<StreamId, std::optional<MonoTime>> removals_;  ///< to be deleted; since when its commits are on disk
   std::vector<StreamRecord> fresh_;                       ///< found, not yet in the registry
   std::set<FileKey> fresh_keys_;                          ///< of those
@@ -204,8 +232,8 @@ class Tailer final : public PublisherEvents {
   std::vector<std::size_t> matched_;
   Registry::Commits commits_;                   ///< not saved yet
   std::unique_ptr<Recollection> recollection_;  ///< while the registry is being rebuilt: nothing else is done then
-  bool starting_ = false;                       ///< only while it takes up its work
-  bool first_start_ = false;                    ///< the same, for the very first time
+  std::optional<Start> start_;                  ///< until all that was there is looked at
+  bool first_start_ = false;                    ///< what is looked at now was there at the very first start
   std::size_t searches_ = 0;                    ///< for copies of deleted files, in this turn
   MonoTime now_{};
   MonoTime next_scan_{};

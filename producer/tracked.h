@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <utility>
 
 #include "producer/tailer.h"
 
@@ -8,7 +9,7 @@ namespace fantail {
 
 /// One stream and its file. For the sources of Tailer only.
 struct Tailer::Tracked {
-  StreamRecord record;  ///< the parts that do not change often; the rest is in `file` and the publisher
+  StreamRecord record;  ///< what does not change often; its position and where it is now are in `file`
   TailedFile file;
   MonoTime active{};
   FileOffset verified_end;        ///< its own bytes were seen up to here, read or not
@@ -21,7 +22,8 @@ struct Tailer::Tracked {
   std::optional<MonoTime> deleted_since;
   std::optional<MonoTime> sealed_since;
 
-  explicit Tracked(StreamRecord r) : record(std::move(r)), file(record.current_path, record.key, record.fingerprint) {}
+  explicit Tracked(StreamRecord r)
+      : record(std::move(r)), file(std::exchange(record.current_path, {}), record.key, record.fingerprint) {}
 };
 
 }  // namespace fantail

@@ -8,6 +8,7 @@ namespace fantail {
 namespace {
 
 constexpr std::size_t kBytesPerTurn = 4 * 1024 * 1024;
+constexpr std::size_t kLeastPerChunk = 8 * 1024;  // that a chunk counts: tiny files cost calls rather than bytes
 constexpr Duration kBlockedRetry = 1ms;
 constexpr Duration kReadRetry = 1s;
 constexpr std::size_t kWorthCompressing = 256;  // raw bytes; below that a header costs more than zstd saves
@@ -99,7 +100,7 @@ std::size_t Broadcaster::turn(MonoTime now) {
         ++chunks;
         const std::size_t done = stream->info.sent - before;
         share -= std::min(share, done);
-        budget -= std::min(budget, done);
+        budget -= std::min(budget, std::max(done, kLeastPerChunk));
       }
     }
     if (stream == nullptr) continue;

@@ -10,7 +10,9 @@ namespace {
 constexpr std::size_t kMessagesPerTurn = 256;
 constexpr std::size_t kBytesPerTurn = 4 * 1024 * 1024;
 constexpr Duration kRepairTick = 5ms;
+constexpr std::size_t kLooksPerTick = 2048;  // at streams that may have a gap
 constexpr Duration kOrphanLife = 10s;
+constexpr Duration kForgetOrphansEvery = 1s;
 constexpr std::size_t kOrphanBytes = 4 * 1024 * 1024;
 constexpr Duration kListRetry = 2s;
 constexpr Duration kMaxPostponed = 2s;  // of a queue that is never empty
@@ -59,7 +61,7 @@ std::size_t StreamSubscriber::turn(MonoTime now) {
   if (now >= next_repair_) {
     next_repair_ = now + kRepairTick;
     repair(now);
-    forget_old_orphans(now);
+    if (now >= next_forget_orphans_) forget_old_orphans(now);
   }
   return messages;
 }
@@ -194,6 +196,7 @@ void StreamSubscriber::rewind(StreamId stream, FileOffset to) {
 }
 
 void StreamSubscriber::forget_old_orphans(MonoTime now) {
+  next_forget_orphans_ = now + kForgetOrphansEvery;
   std::erase_if(orphans_, [&](const auto& entry) { return now - entry.second->since > kOrphanLife; });
 }
 
@@ -218,7 +221,11 @@ void StreamSubscriber::repair(MonoTime now) {
   }
   std::vector<Wanted> large;
   std::vector<Wanted> small;
-  for (auto it = suspects_.begin(); it != suspects_.end();) {
+  // When there are many, each tick goes on where the last one stopped.
+  auto it = suspects_.size() <= kLooksPerTick ? suspects_.begin() : suspects_.upper_bound(last_suspect_);
+  if (it == suspects_.end()) it = suspects_.begin();
+  for (std::size_t looks = 0; looks < kLooksPerTick && it != suspects_.end(); ++looks) {
+    last_suspect_ = *it;
     const auto found = streams_.find(*it);
     const Gap gap = found == streams_.end() ? Gap{} : gap_of(*found->second);
     if (gap.range.empty()) {

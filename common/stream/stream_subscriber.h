@@ -191,10 +191,12 @@ class StreamSubscriber final : public ControlEvents {
   std::uint64_t small_in_flight_ = 0;
   StreamId last_large_;  ///< asked for last: the next turn is of the stream behind it
   StreamId last_small_;
+  StreamId last_suspect_;       ///< looked at last
   std::set<StreamId> blocked_;  ///< streams whose receiver takes nothing now
   bool caught_up_ = false;      ///< the last turn left nothing in the broadcast's queue
   MonoTime now_{};
   MonoTime next_repair_{};
+  MonoTime next_forget_orphans_{};
   log::Repeated reject_log_;
 };
 

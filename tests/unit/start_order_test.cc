@@ -22,6 +22,14 @@ class StartOrderTest : public testing::Test {
     EXPECT_EQ(::utimensat(AT_FDCWD, (files / name).c_str(), times.data(), 0), 0);
     return files / name;
   }
+  std::vector<std::string> arranged(const std::vector<std::string>& paths, StartOrder order) {
+    std::vector<FoundFile> found;
+    for (const std::string& path : paths) found.push_back({path, status_of(path).value()});
+    arrange(found, order);
+    std::vector<std::string> out;
+    for (const FoundFile& file : found) out.push_back(file.path);
+    return out;
+  }
   test::ScratchDirectory files;
 };
 
@@ -29,22 +37,16 @@ TEST_F(StartOrderTest, ByAgeOrByName) {
   const std::string b = written("b", 1);
   const std::string a = written("a", 2);
   const std::string c = written("c", 3);
-  std::vector<std::string> paths = {a, c, b};
-  arrange(paths, StartOrder::kOldest);
-  EXPECT_THAT(paths, ElementsAre(b, a, c));
-  arrange(paths, StartOrder::kNewest);
-  EXPECT_THAT(paths, ElementsAre(c, a, b));
-  arrange(paths, StartOrder::kName);
-  EXPECT_THAT(paths, ElementsAre(a, b, c));
+  EXPECT_THAT(arranged({a, c, b}, StartOrder::kOldest), ElementsAre(b, a, c));
+  EXPECT_THAT(arranged({b, a, c}, StartOrder::kNewest), ElementsAre(c, a, b));
+  EXPECT_THAT(arranged({c, a, b}, StartOrder::kName), ElementsAre(a, b, c));
 }
 
 TEST_F(StartOrderTest, WhatIsTheSameAgeStaysAsItIs) {
   const std::string b = written("b", 1);
   const std::string a = written("a", 1);
   for (const StartOrder order : {StartOrder::kOldest, StartOrder::kNewest}) {
-    std::vector<std::string> paths = {b, a};
-    arrange(paths, order);
-    EXPECT_THAT(paths, ElementsAre(b, a));
+    EXPECT_THAT(arranged({b, a}, order), ElementsAre(b, a));
   }
 }
 

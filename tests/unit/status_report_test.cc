@@ -101,17 +101,21 @@ TEST(OpenFilesTest, RoomIsMadeBeforeOneTooMany) {
   OpenFiles files(2);
   int asked = 0;
   files.on_full([&] { ++asked; });
-  for (int i = 0; i < 2; ++i) {
-    files.before_open();
-    files.opened();
-  }
+  const auto open = [&](std::uint64_t id) {
+    if (!files.may_open()) return false;
+    files.opened(StreamId{0, id});
+    return true;
+  };
+  EXPECT_TRUE(open(1));
+  EXPECT_TRUE(open(2));
   EXPECT_EQ(asked, 0);
-  files.before_open();
+  EXPECT_TRUE(open(3));
   EXPECT_EQ(asked, 1);
-  files.opened();
   EXPECT_TRUE(files.too_many());
-  files.closed();
+  files.closed(StreamId{0, 2});
   EXPECT_FALSE(files.too_many());
+  for (std::uint64_t id = 4; open(id);) ++id;
+  EXPECT_LT(files.count(), 10U) << "nobody makes room";
 }
 
 }  // namespace
