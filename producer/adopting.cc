@@ -29,6 +29,14 @@ bool has_no_name(int fd) {
 
 }  // namespace
 
+/// A file that may be a copy.
+struct Tailer::Place {
+  const std::string& path;
+  FileKey key;
+  Content& content;
+  const ArchiveContent* archive = nullptr;  ///< the content, if it is of one
+};
+
 bool Tailer::is_kin(const Tracked& tracked, const std::string& path) {
   return are_kin(path, tracked.record.info.path) || are_kin(path, tracked.file.path());
 }
@@ -50,10 +58,14 @@ bool Tailer::becomes_stream(const std::string& path, const std::string& name, Fi
   const std::uint64_t size = content->size();
   if (is_known_copy(path, key, size)) return false;
   StreamId of;
-  const Verdict verdict = size == 0 ? Verdict::kWait : judge(*content, path, key, of);
+  const auto verdict = size == 0 ? Verdict::kWait : judge(*content, path, key, of);
   if (by_key_.contains(key)) return false;  // a stream goes on in it
   auto pending = pending_.find(key);
-  switch (verdict) {
+  if (!verdict) {
+    pending_[key] = {path, name, now_, size, std::nullopt, content->take_fd(), true};
+    return false;
+  }
+  switch (*verdict) {
     case Verdict::kBacking: return false;
     case Verdict::kCopy: {
       auto record = describe_copy(path, key, of);
@@ -67,7 +79,7 @@ bool Tailer::becomes_stream(const std::string& path, const std::string& name, Fi
     case Verdict::kWait: {
       const Tracked* tracked = find(of);
       const bool away = tracked != nullptr && missing_.contains(of);
-      const bool same = pending != pending_.end() && pending->second.size == size;
+      const bool same = pending != pending_.end() && pending->second.size == size && !pending->second.unread;
       if (same && !away && now_ - pending->second.since >= kPendingGrace) break;
       Pending next{path, name, same ? pending->second.since : now_, size, std::nullopt, content->take_fd()};
       if (away) next.away = of;
@@ -116,60 +128,87 @@ bool Tailer::is_known_copy(const std::string& path, FileKey key, std::uint64_t s
   return true;
 }
 
-/// What the file is to the streams that are known; of which in `of`.
-Verdict Tailer::judge(FileContent& content, const std::string& path, FileKey key, StreamId& of) {
-  Newcomer newcomer(content);
+/// What the file is to the streams that are known; of which in `of`. Nothing for an archive of which that cannot be
+/// told before it is read through.
+std::optional<Verdict> Tailer::judge(FileContent& file, const std::string& path, FileKey key, StreamId& of) {
+  auto verdict = judge({path, key, file}, of);  // a stream may be of the bytes that an archive is on disk
+  if (verdict == Verdict::kStranger) {
+    if (ArchiveContent* archive = unpacked(file, path, key)) verdict = judge({path, key, *archive, archive}, of);
+  }
+  const auto before = copies_.find(key);
+  if (verdict && *verdict != Verdict::kCopy && before != copies_.end() && !by_key_.contains(key)) {
+    copies_.erase(before);
+    dirty_copies_.insert(key);
+  }
+  return verdict;
+}
+
+std::optional<Verdict> Tailer::judge(const Place& place, StreamId& of) {
+  if (!place.content.tells({})) return std::nullopt;
+  Newcomer newcomer(place.content);
   std::vector<StreamId> candidates;
+  std::vector<std::uint64_t> ends;
   for (const auto& [id, tracked] : tracked_) {
-    const auto likeness = newcomer.likeness(tracked->file.fingerprint());  // looked at first: there may be many streams
-    if (likeness == Newcomer::Likeness::kNo || tracked->record.key == key) continue;
-    if (likeness == Newcomer::Likeness::kYes || is_kin(*tracked, path)) candidates.push_back(id);
+    const Fingerprint& known = tracked->file.fingerprint();
+    const auto likeness = newcomer.likeness(known);  // looked at first: there may be many streams
+    if (likeness == Newcomer::Likeness::kNo || tracked->record.key == place.key) continue;
+    if (likeness == Newcomer::Likeness::kIfKin && !is_kin(*tracked, place.path)) continue;
+    candidates.push_back(id);
+    ends.push_back(known.cursor.raw);
+  }
+  if (candidates.empty()) return Verdict::kStranger;
+  if (!place.content.tells(ends)) {
+    if (place.archive != nullptr) unpacking_.at(place.key).of.insert(candidates.begin(), candidates.end());
+    return std::nullopt;
   }
   Verdict best = Verdict::kStranger;
   for (const StreamId id : candidates) {
-    const Verdict verdict = judge_as(id, newcomer, content, path, key);
+    const Verdict verdict = judge_as(id, newcomer, place);
     if (verdict == Verdict::kStranger) continue;
     of = id;
     best = verdict;
     if (verdict != Verdict::kWait) break;
   }
-  const auto before = copies_.find(key);
-  if (best != Verdict::kCopy && before != copies_.end()) {
-    copies_.erase(before);
-    dirty_copies_.insert(key);
-  }
   return best;
 }
 
-Verdict Tailer::judge_as(StreamId id, Newcomer& newcomer, FileContent& content, const std::string& path, FileKey key) {
+Verdict Tailer::judge_as(StreamId id, Newcomer& newcomer, const Place& place) {
   using State = KnownStream::State;
   Tracked* tracked = find(id);
   if (tracked == nullptr) return Verdict::kStranger;
-  const bool kin = is_kin(*tracked, path);
+  const bool kin = is_kin(*tracked, place.path);
   if (!tracked->record.gone && !missing_.contains(id)) {
     auto look = tracked->file.look(true);
     if (!look && look.error().code == ErrorCode::kReplaced && !tracked->sealed_since) {
       reincarnate(*tracked, wire::LossReason::kTruncated);  // looks for copies, of which this is one
-      if (by_key_.contains(key)) return Verdict::kBacking;
+      if (by_key_.contains(place.key)) return Verdict::kBacking;
     } else if (!look && look.error().code == ErrorCode::kNotFound) {
       lost_sight(*tracked);
       if (!missing_.contains(id)) look = tracked->file.look(true);
+    }
+    // What is in an archive is not compared with what is in another, only with what is known of it.
+    if (look && tracked->file.archive_rest()) {
+      return newcomer.compare(known(tracked->file.fingerprint(), State::kOver, kin));
     }
     if (look) {
       auto original = FileContent::borrow(tracked->file.fd());
       if (!original) return Verdict::kStranger;
       // Moved by copying, and written to there already.
-      if (look->deleted() && !tracked->sealed_since && content.size() > original->size()) {
+      if (look->deleted() && !tracked->sealed_since && place.content.size() > original->size()) {
         const Verdict verdict = newcomer.compare(known(tracked->file.fingerprint(), State::kGone, kin));
         if (verdict != Verdict::kBacking) return verdict;
-        return adopt(*tracked, path, key, wire::LossReason::kDeleted) ? verdict : Verdict::kStranger;
+        return adopt(*tracked, place, wire::LossReason::kDeleted) ? verdict : Verdict::kStranger;
       }
       KnownStream stream = known(tracked->file.fingerprint(), State::kReadable, kin);
       stream.original = &*original;
       const Verdict verdict = newcomer.compare(stream);
-      const bool whole = content.size() >= original->size();
-      if (verdict == Verdict::kStranger || !look->deleted() || !whole || tracked->sealed_since) return verdict;
-      return adopt(*tracked, path, key, wire::LossReason::kDeleted) ? Verdict::kBacking : verdict;
+      if (verdict == Verdict::kStranger || !look->deleted()) return verdict;
+      // Who compresses a file deletes it then: it was this one, however short it is.
+      const Verdict copy = place.archive != nullptr && kin ? Verdict::kCopy : verdict;
+      const bool whole = place.content.size() >= original->size();
+      const bool over = place.archive == nullptr || tracked->file.writers() == Writers::kNone;
+      if (!whole || !over || tracked->sealed_since) return copy;
+      return adopt(*tracked, place, wire::LossReason::kDeleted) ? Verdict::kBacking : copy;
     }
   }
   tracked = find(id);
@@ -182,6 +221,11 @@ Verdict Tailer::judge_as(StreamId id, Newcomer& newcomer, FileContent& content, 
 void Tailer::settle_pending() {
   std::vector<FileKey> due;
   for (const auto& [key, pending] : pending_) {
+    if (pending.unread) {
+      const auto archive = unpacking_.find(key);
+      if (archive == unpacking_.end() || !archive->second.content->under_way()) due.push_back(key);
+      continue;
+    }
     if (now_ - pending.since < kPendingGrace) continue;
     if (!pending.away || !missing_.contains(*pending.away)) due.push_back(key);
   }
@@ -231,8 +275,6 @@ bool Tailer::find_copy(Tracked& tracked, wire::LossReason reason, bool siblings)
   const Fingerprint& fingerprint = tracked.file.fingerprint();
   if (fingerprint.head_length == 0 || tracked.record.info.sealed) return false;
   std::map<FileKey, std::string> places;
-  for (const auto& [key, copy] : copies_) places.emplace(key, copy.record.path);
-  for (const auto& [key, pending] : pending_) places.emplace(key, pending.path);
   if (siblings) {
     namespace fs = std::filesystem;
     places.merge(files_in_directory(fs::path(tracked.file.path()).parent_path()));
@@ -243,8 +285,12 @@ bool Tailer::find_copy(Tracked& tracked, wire::LossReason reason, bool siblings)
       });
     }
   }
-  const std::uint64_t least = std::max<std::uint64_t>(fingerprint.cursor.raw, fingerprint.head_length);
+  // Where they are now before where they were when they were looked at.
+  for (const auto& [key, copy] : copies_) places.emplace(key, copy.record.path);
+  for (const auto& [key, pending] : pending_) places.emplace(key, pending.path);
+  for (const auto& [key, archive] : unpacking_) places.emplace(key, archive.content->path());
   const std::pair<const FileKey, std::string>* longest = nullptr;
+  ArchiveContent* longest_archive = nullptr;
   std::uint64_t longest_size = 0;
   for (const auto& place : places) {
     const auto& [key, path] = place;
@@ -253,31 +299,83 @@ bool Tailer::find_copy(Tracked& tracked, wire::LossReason reason, bool siblings)
       // Its inode may have been used again for the copy, while nobody looked.
       const Tracked* owner = find(other->second);
       if (owner == nullptr || (owner->seen && !missing_.contains(other->second))) continue;
-      if (TailedFile(path, key, owner->file.fingerprint()).look(true)) continue;
+      TailedFile theirs(path, key, owner->file.fingerprint());
+      if (const auto mark = owner->file.archive_mark()) theirs.read_archive(archive_budget_, mark);
+      if (theirs.look(true)) continue;
     }
-    auto content = FileContent::open(path, key);
-    if (!content || content->size() < least || content->size() <= longest_size) continue;
-    const bool kin = is_kin(tracked, path);
-    if (Newcomer(*content).compare(known(fingerprint, KnownStream::State::kGone, kin)) != Verdict::kBacking) continue;
+    auto file = FileContent::open(path, key);
+    if (!file) continue;
+    ArchiveContent* archive = nullptr;
+    if (!fits(tracked, {path, key, *file}, reason)) {
+      archive = unpacked(*file, path, key);
+      if (archive == nullptr || !fits(tracked, {path, key, *archive, archive}, reason)) continue;
+    }
+    const std::uint64_t size = archive != nullptr ? archive->size() : file->size();
+    if (size <= longest_size) continue;
     longest = &place;
-    longest_size = content->size();
+    longest_size = size;
+    longest_archive = archive;
   }
-  return longest != nullptr && adopt(tracked, longest->second, longest->first, reason);
+  if (longest == nullptr) return false;
+  const auto& [key, path] = *longest;
+  if (longest_archive != nullptr) return adopt(tracked, {path, key, *longest_archive, longest_archive}, reason);
+  auto file = FileContent::open(path, key);
+  return file && adopt(tracked, {path, key, *file}, reason);
+}
+
+/// Whether the stream, whose file is gone, can go on there. An archive that may be the place is read through first.
+bool Tailer::fits(const Tracked& tracked, const Place& place, wire::LossReason reason) {
+  const Fingerprint& fingerprint = tracked.file.fingerprint();
+  Newcomer newcomer(place.content);
+  if (newcomer.likeness(fingerprint) != Newcomer::Likeness::kYes) return false;
+  const bool kin = is_kin(tracked, place.path);
+  if (fingerprint.head_length < Fingerprint::kHeadBytes && !kin) return false;
+  if (const std::array end{fingerprint.cursor.raw}; !place.content.tells(end)) {
+    if (place.archive != nullptr) unpacking_.at(place.key).of.insert(tracked.record.info.stream);
+    return false;
+  }
+  if (newcomer.compare(known(fingerprint, KnownStream::State::kGone, kin)) != Verdict::kBacking) return false;
+  if (place.archive == nullptr || reason != wire::LossReason::kDeleted || !tracked.file.is_open()) return true;
+  // What is open can be read to its end, which an archive need not have that was made before it was written last.
+  const auto original = FileContent::borrow(tracked.file.fd());
+  return original && original->size() <= place.content.size() && tracked.file.writers() == Writers::kNone;
+}
+
+/// The file holds its bytes no more: the stream goes on in a copy, or waits for archives that may be one, or is over.
+void Tailer::lose_file(Tracked& tracked, wire::LossReason reason) {
+  const StreamId id = tracked.record.info.stream;
+  if (find_copy(tracked, reason, true)) return;
+  if (tracked.sealed_since || !awaits_archive(id)) return give_up(tracked, reason);
+  unlink_path(tracked);
+  if (const auto known = by_key_.find(tracked.record.key); known != by_key_.end() && known->second == id)
+    by_key_.erase(known);
+  deleted_.erase(id);
+  tracked.deleted_since.reset();
+  tracked.record.key = {};
+  tracked.file.move_to(tracked.file.path(), {}, nullptr, {});
+  tracked.without_file = reason;
+  missing_[id] = now_;
+  dirty_.insert(id);
 }
 
 /// From now on the stream is read from that file.
-bool Tailer::adopt(Tracked& tracked, const std::string& path, FileKey key, wire::LossReason reason) {
+bool Tailer::adopt(Tracked& tracked, const Place& place, wire::LossReason reason) {
+  const auto& [path, key, content, archive] = place;
   const StreamId id = tracked.record.info.stream;
   const wire::StreamInfo* info = publisher_->info(id);
+  const FileOffset cursor = tracked.file.fingerprint().cursor;
+  if (archive == nullptr && tracked.file.archive_mark()) return false;  // what was of an archive stays that
   TailedFile file(path, key, tracked.file.fingerprint());
+  if (archive != nullptr) file.read_archive(archive_budget_, archive->mark(cursor));
   const auto look = file.look(true);
   if (!look || info == nullptr) return false;
+  const std::uint64_t holds = archive != nullptr ? archive->size() : look->size;
   log::info("a copy takes the place of a file",
-            {{"stream", id}, {"path", tracked.file.path()}, {"copy", path}, {"bytes", look->size}});
+            {{"stream", id}, {"path", tracked.file.path()}, {"copy", path}, {"bytes", holds}});
   // As in give_up().
-  FileOffset seen = std::max(tracked.file.fingerprint().cursor, tracked.verified_end);
+  FileOffset seen = std::max(cursor, tracked.verified_end);
   if (reason != wire::LossReason::kTruncated) seen = std::max(seen, info->head);
-  const bool head_was_another = info->head.raw > look->size;
+  const bool head_was_another = info->head.raw > holds;
 
   unlink_path(tracked);
   if (const auto before = by_key_.find(tracked.record.key); before != by_key_.end() && before->second == id)
@@ -286,8 +384,13 @@ bool Tailer::adopt(Tracked& tracked, const std::string& path, FileKey key, wire:
   missing_.erase(id);
   tracked.deleted_since.reset();
   tracked.astray = false;
+  tracked.without_file.reset();
   tracked.active = now_;
-  tracked.file.move_to(path, key);
+  if (archive == nullptr) {
+    tracked.file.move_to(path, key, nullptr, {});
+  } else {
+    tracked.file.move_to(path, key, &archive_budget_, archive->mark(cursor));
+  }
   (void)tracked.file.open();  // it may be gone soon: what is open can be read
   tracked.record.key = key;
   const auto [at, unused] = by_key_.try_emplace(key, id);
@@ -297,7 +400,15 @@ bool Tailer::adopt(Tracked& tracked, const std::string& path, FileKey key, wire:
   ++counters_.streams_adopted;
   dirty_.insert(id);
   publisher_->identify(id, identity_of(key, tracked.file.fingerprint()));
-  if (seen.raw > look->size || head_was_another) {
+  if (archive != nullptr) {
+    // How the stream ends is told when it was read to there. On record as a copy, too: so it is known for one that
+    // took the place of a file, and is not sent after the stream is forgotten.
+    tracked.seen_to = seen;
+    if (auto record = describe_copy(path, key, id)) copies_[key] = {std::move(*record), now_, counters_.walks};
+    dirty_copies_.insert(key);
+    link_path(tracked);
+    refresh(tracked);
+  } else if (seen.raw > look->size || head_was_another) {
     // What was appended after the copy was made is in none of them.
     tracked.copied_to = FileOffset{look->size};
     publisher_->seal(id, std::max(seen, *tracked.copied_to), std::nullopt);
@@ -309,9 +420,7 @@ bool Tailer::adopt(Tracked& tracked, const std::string& path, FileKey key, wire:
     publisher_->advance(id, {look->size});
     refresh(tracked);
   }
-  if (other != nullptr && !find_copy(*other, wire::LossReason::kDeleted, true)) {
-    give_up(*other, wire::LossReason::kDeleted);
-  }
+  if (other != nullptr) lose_file(*other, wire::LossReason::kDeleted);
   save(now_);
   return true;
 }

@@ -18,6 +18,9 @@ class Content {
   virtual std::uint64_t size() const = 0;
   /// Fills `buffer` from `offset` on, as far as there is something; returns how much.
   virtual Result<std::size_t> read_at(std::uint64_t offset, std::span<std::byte> buffer) = 0;
+  /// Whether it can tell the bytes before each of `ends`, and its size; without any, its beginning. If not, that is on
+  /// its way.
+  virtual bool tells(std::span<const std::uint64_t> /*ends*/) { return true; }
 };
 
 /// A stream that a new file may be the copy of.

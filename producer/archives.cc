@@ -1,8 +1,7 @@
 // The part of Tailer that reads archives on: whose turn it is, when one is complete, and what becomes of one that
 // cannot be read to its end.
-#include <sys/stat.h>
-
 #include <algorithm>
+#include <filesystem>
 
 #include "producer/tracked.h"
 
@@ -20,11 +19,13 @@ void Tailer::look_at_archive(const Tracked& tracked) {
   const StreamId id = tracked.record.info.stream;
   const auto rest = tracked.file.archive_rest();
   if (!rest || tracked.sealed_since) return;
-  if (*rest == Archive::Rest::kIncomplete || *rest == Archive::Rest::kDamaged) {
+  // A stream that has come there from a file ends with it: nobody goes on with that.
+  const bool may_end = *rest == Archive::Rest::kIncomplete || *rest == Archive::Rest::kDamaged;
+  if (may_end || lives_in_archive(tracked)) {
     doubtful_.insert(id);
-    return;
+  } else {
+    doubtful_.erase(id);
   }
-  doubtful_.erase(id);
   if (*rest != Archive::Rest::kMore || std::find(archives_.begin(), archives_.end(), id) != archives_.end()) return;
   archives_.push_back(id);
   next_archive_ = now_;
@@ -53,7 +54,8 @@ std::size_t Tailer::decompress(MonoTime now) {
       next_one();
       continue;
     }
-    if (info->sent < info->head) {
+    // Of a stream that goes on in an archive more is known to be there than was decompressed so far.
+    if (info->sent < info->head && info->sent < tracked->file.decompressed_to()) {
       if (!archive_waits_since_) archive_waits_since_ = now;
       next_archive_ = *archive_waits_since_ + kPatience;  // sooner when it is sent
       if (now < next_archive_) return 0;
@@ -75,56 +77,79 @@ std::size_t Tailer::decompress(MonoTime now) {
       continue;
     }
     refresh(*tracked);
+    publisher_->readable(id);
     return *n + 1;
   }
   next_archive_ = now + kUnwantedRetry;
   return 0;
 }
 
-/// Of an archive that ends within a member, or that is damaged there: is that its end?
+/// Of an archive that was read to where it ends, ends within a member, or is damaged: is that its end?
 void Tailer::judge_archive(Tracked& tracked) {
   const StreamId id = tracked.record.info.stream;
   doubtful_.erase(id);
   if (tracked.sealed_since) return;
   refresh(tracked);  // it is doubtful again, if it still is
   const wire::StreamInfo* info = publisher_->info(id);
-  if (!doubtful_.contains(id) || info == nullptr || info->sent < info->head || !tracked.file.is_open()) return;
-  if (tracked.file.being_written(wall_now())) return;
+  if (!doubtful_.contains(id) || info == nullptr || !tracked.file.is_open()) return;
+  if (tracked.file.archive_rest() == Archive::Rest::kMore || info->sent < tracked.file.decompressed_to()) return;
+  const bool written_on = tracked.file.all_decompressed() ? tracked.file.writers() == Writers::kSome
+                                                          : tracked.file.being_written(wall_now());
+  if (written_on) return;
   end_archive(tracked);
 }
 
-/// What is behind its last byte that could be read is lost, however much it is. What was sent stays readable.
+/// What is behind its last byte that could be read is lost, however much it is; of one that is complete that is what
+/// was seen in the file that it was made of, and not in it. What was sent stays readable.
 void Tailer::end_archive(Tracked& tracked) {
   const StreamId id = tracked.record.info.stream;
   const auto mark = tracked.file.verdict_mark();
   if (!mark) return;  // next time
-  log::error("an archive cannot be read to its end, the rest is lost", {{"stream", id},
-                                                                        {"path", tracked.file.path()},
-                                                                        {"offset", tracked.file.fingerprint().cursor},
-                                                                        {"error", tracked.file.archive_error()}});
-  publisher_->cut_off(id, wire::LossReason::kArchiveDamaged);
+  if (tracked.file.all_decompressed()) {
+    const FileOffset end = tracked.file.fingerprint().cursor;
+    const FileOffset seen = std::max(end, tracked.seen_to.value_or(end));
+    if (seen > end) tracked.copied_to = end;
+    publisher_->seal(id, seen, std::nullopt);
+  } else {
+    damaged(tracked);
+  }
   tracked.record.info.sealed = true;
   tracked.record.info.head = publisher_->info(id)->head;
-  tracked.record.gone = wire::LossReason::kArchiveDamaged;
   tracked.record.archive = *mark;
   tracked.sealed_since = now_;
-  ++counters_.given_up_bytes;
   ++counters_.streams_sealed;
   doubtful_.erase(id);
   dirty_.insert(id);
 }
 
-/// What became of the file of an archive that was given up.
-Tailer::Archived Tailer::damaged_file(Tracked& tracked) {
-  struct stat status {};
-  const std::string& path = tracked.file.path();
-  if (::stat(path.c_str(), &status) != 0 || FileKey{status.st_dev, status.st_ino} != tracked.record.key) {
+void Tailer::damaged(Tracked& tracked) {
+  const StreamId id = tracked.record.info.stream;
+  log::error("an archive cannot be read to its end, the rest is lost", {{"stream", id},
+                                                                        {"path", tracked.file.path()},
+                                                                        {"offset", tracked.file.fingerprint().cursor},
+                                                                        {"error", tracked.file.archive_error()}});
+  publisher_->cut_off(id, wire::LossReason::kArchiveDamaged);
+  tracked.record.gone = wire::LossReason::kArchiveDamaged;
+  ++counters_.given_up_bytes;
+}
+
+/// What became of the archive that a stream has ended with.
+Tailer::Archived Tailer::archive_file(Tracked& tracked) {
+  auto status = status_of(tracked.file.path());
+  if (!tracked.deleted_since && (!status || status->key != tracked.record.key)) {
+    const auto directory = std::filesystem::path(tracked.file.path()).parent_path();
+    if (const auto there = find_in_directory(directory, {tracked.record.key}); !there.empty()) {
+      rename(tracked, there.begin()->second);
+      status = status_of(tracked.file.path());
+    }
+  }
+  if (!status || status->key != tracked.record.key) {
     // Without a name and without a descriptor nobody can read it any more.
     if (!tracked.file.is_open()) give_up(tracked, wire::LossReason::kDeleted);
     return Archived::kGone;
   }
-  const auto size = static_cast<std::uint64_t>(status.st_size);
-  return tracked.record.archive && size == tracked.record.archive->compressed ? Archived::kSame : Archived::kChanged;
+  return tracked.record.archive && status->size == tracked.record.archive->compressed ? Archived::kSame
+                                                                                      : Archived::kChanged;
 }
 
 }  // namespace fantail

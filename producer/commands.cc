@@ -225,7 +225,9 @@ Status rewind_stopped(Registry& registry, StreamId id, FileOffset to) {
   if (!records) return tl::unexpected(records.error());
   for (StreamRecord& record : *records) {
     if (record.info.stream != id) continue;
+    ArchiveBudget archives;
     TailedFile file(record.current_path, record.key, record.fingerprint);
+    if (record.archive) file.read_archive(archives, record.archive);
     if (auto ok = rewind_file(file, record.gone, record.info, to); !ok) return ok;
     record.fingerprint = file.fingerprint();
     return registry.save({record}, {});

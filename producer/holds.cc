@@ -35,13 +35,13 @@ void Tailer::sweep_deleted(Tracked& tracked, MonoTime now) {
   const auto over = [&] {
     if (!tracked.file.is_open()) return true;
     switch (tracked.file.writers()) {
-      case TailedFile::Writers::kNone: return true;
-      case TailedFile::Writers::kSome: return false;
-      case TailedFile::Writers::kUnknown: break;
+      case Writers::kNone: return true;
+      case Writers::kSome: return false;
+      case Writers::kUnknown: break;
     }
     return now - std::max(tracked.active, *tracked.deleted_since) >= kDeletedQuiet;
   };
-  if (read_to_end && !tracked.sealed_since && over()) {
+  if (read_to_end && !tracked.sealed_since && !awaits_archive(id) && over()) {
     publisher_->seal(id, info->head, std::nullopt);
     tracked.record.info.sealed = true;
     tracked.sealed_since = now;
@@ -109,16 +109,22 @@ void Tailer::sweep(MonoTime now) {
       continue;
     }
     const auto committed = ledger_.held_for(*info);
-    if (tracked->record.archive_damaged()) {
-      // As long as its file is there it must not be taken for a new one.
-      const Archived file = damaged_file(*tracked);
+    const bool done = committed ? *committed >= info->head
+                                : info->sent >= info->head && tracked->sealed_since &&
+                                      now - *tracked->sealed_since >= kForgetUnwantedAfter;
+    if (tracked->record.ended_with_archive()) {
+      // As long as its file is there it must not be taken for a new one, and who comes late can read it.
+      const Archived file = archive_file(*tracked);
       if (file == Archived::kChanged) changed.push_back(id);
-      if (file != Archived::kGone) continue;
+      if (file == Archived::kSame && done && !tracked->record.gone && now - tracked->active >= kCloseIdleAfter) {
+        tracked->file.close();
+        asleep.push_back(id);
+      }
+      const bool lacks_the_end = tracked->copied_to && !tracked->record.gone;
+      if (file == Archived::kChanged || (file == Archived::kSame && !lacks_the_end)) continue;
     }
     if (tracked->sealed_since) {
-      const bool done = committed ? *committed >= info->head
-                                  : info->sent >= info->head && now - *tracked->sealed_since >= kForgetUnwantedAfter;
-      if (done) {
+      if (done && !awaits_archive(id)) {
         finished.push_back(id);
       } else if (tracked->copied_to && !tracked->record.gone) {
         const FileOffset safe = committed.value_or(info->sent);
@@ -195,13 +201,19 @@ void Tailer::drop(Tracked& tracked) {
 
 // ---- for a program that ends when everything is done
 
+/// Before what is known of them is told.
+bool Tailer::files_wait() const {
+  return recollection_ || start_ || !fresh_.empty() || !pending_.empty() ||
+         std::any_of(unpacking_.begin(), unpacking_.end(),
+                     [](const auto& entry) { return entry.second.content->under_way(); });
+}
+
 bool Tailer::everything_sent() const {
-  return !recollection_ && !start_ && fresh_.empty() && pending_.empty() &&
-         std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
-           const wire::StreamInfo* info = publisher_->info(entry.first);
-           const bool read = entry.second->sealed_since || entry.second->file.all_decompressed();
-           return info != nullptr && info->sent == info->head && read;
-         });
+  return !files_wait() && std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
+    const wire::StreamInfo* info = publisher_->info(entry.first);
+    const bool read = entry.second->sealed_since || entry.second->file.all_decompressed();
+    return info != nullptr && info->sent == info->head && read;
+  });
 }
 
 void Tailer::seal_for_now() {
@@ -212,7 +224,7 @@ void Tailer::seal_for_now() {
 }
 
 bool Tailer::everything_committed() const {
-  if (recollection_ || start_ || !fresh_.empty() || !pending_.empty()) return false;
+  if (files_wait()) return false;
   if (!tracked_.empty() && !ledger_.anybody_was_here()) return false;  // empty files are to be known somewhere, too
   return std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
     const wire::StreamInfo* info = publisher_->info(entry.first);

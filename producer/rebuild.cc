@@ -87,11 +87,13 @@ Rebuilt rebuild(const Recollection& told, const FilesThere& files, bool from_end
     record.key = key;
     const bool first_of_inode = seen.insert(key).second;
     const auto file = there.find(key);
-    // A consumer that missed how the older one ended may tell of it as if it went on.
-    const bool may_go_on = file != there.end() && !taken.contains(key) && (first_of_inode || !stream->sealed);
+    // A consumer that missed how the older one ended may tell of it as if it went on. An archive that an older stream
+    // has ended with may have got the inode of a newer one.
+    const bool may_go_on = file != there.end() && !taken.contains(key);
     if (may_go_on) {
       const FileOffset from = std::max(stream->lowest, record.info.base);
-      auto fingerprint = fingerprint_of(*stream, file->second, from);
+      Result<Fingerprint> fingerprint = fail(ErrorCode::kReplaced, "ended");
+      if (first_of_inode || !stream->sealed) fingerprint = fingerprint_of(*stream, file->second, from);
       if (!fingerprint && archives != nullptr) {
         fingerprint = archive_fingerprint_of(*stream, file->second, from, *archives);
         if (fingerprint) record.archive = ArchiveMark{};

@@ -23,11 +23,13 @@ struct StreamRecord {
   FileKey key;
   Fingerprint fingerprint;
   std::optional<wire::LossReason> gone;  ///< sealed, and the bytes are not readable any more
-  /// It is made of the decompressed bytes of an archive. If that is damaged (`gone`): how the file was then.
+  /// It is made of the decompressed bytes of an archive. If it has ended with that: how the file was then.
   std::optional<ArchiveMark> archive{};
 
   /// What was sent of it stays readable.
   bool archive_damaged() const { return gone == wire::LossReason::kArchiveDamaged; }
+  /// The same holds, as long as the archive is there.
+  bool ended_with_archive() const { return info.sealed && archive && (!gone || archive_damaged()); }
 };
 
 /// The producer's memory: SQLite in the state directory. New streams are on disk, power loss included, before their

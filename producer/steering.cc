@@ -53,6 +53,10 @@ Status Tailer::forget(StreamId id) {
             {{"stream", id}, {"path", tracked->file.path()}, {"from", left.from}, {"to", left.to}});
   if (tracked->deleted_since && !tracked->record.gone) counters_.given_up_bytes += left.bytes();
   publisher_->seal(id, info->head, wire::LossReason::kStreamUnknown);
+  if (lives_in_archive(*tracked)) {
+    copies_.erase(tracked->record.key);
+    dirty_copies_.insert(tracked->record.key);
+  }
   drop(*tracked);
   next_scan_ = now_;  // a file that is there becomes another stream
   return {};

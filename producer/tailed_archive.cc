@@ -33,9 +33,9 @@ Status TailedFile::recognise() {
   if (n < 0) return fail_errno(errno, path_);
   const auto beginning = std::span(space).first(static_cast<std::size_t>(n));
   if (const auto format = archive_format(beginning)) {
-    const FileOffset end = fingerprint_.cursor;
+    // The cursor may have been set back.
+    const FileOffset end = std::max(fingerprint_.cursor, mark_ ? mark_->offset : FileOffset{});
     ArchiveMark mark = mark_.value_or(ArchiveMark{});
-    if (mark.offset > end) mark = {0, {}, 0, mark.origin};
     archive_ = std::make_unique<Archive>(*format, *budget_, end, mark);
     undecided_ = false;
     return {};
@@ -105,6 +105,11 @@ std::optional<Archive::Rest> TailedFile::archive_rest() const {
   return archive_->rest(file_bytes_);
 }
 
+std::optional<FileOffset> TailedFile::decompressed_to() const {
+  if (!archive_) return std::nullopt;
+  return archive_->end();
+}
+
 std::optional<ArchiveMark> TailedFile::archive_mark() const {
   if (archive_) return archive_->mark(fingerprint_.cursor);
   return mark_;
@@ -121,6 +126,13 @@ Result<ArchiveMark> TailedFile::verdict_mark() const {
 
 Status TailedFile::skip_archive_to(FileOffset cursor, const ArchiveMark& mark) {
   if (auto ok = verify_head(); !ok) return ok;
+  if (archive_ && archive_->arrived() && cursor <= archive_->end() && mark.compressed == 0) {
+    // It was read further: all before is read again.
+    fingerprint_.cursor = cursor;
+    fingerprint_.tail_digest = 0;
+    tail_.clear();
+    return {};
+  }
   mark_ = mark;
   archive_.reset();
   fingerprint_.cursor = cursor;
@@ -141,10 +153,10 @@ Result<FileOffset> TailedFile::skip_archive_to_end(std::uint64_t file_size) {
   return FileOffset{};
 }
 
-bool TailedFile::being_written(WallTime now) const {
+bool is_being_written(int fd, WallTime now) {
   struct stat status {};
-  if (!fd_ || ::fstat(fd_.get(), &status) != 0) return false;
-  const Writers who = writers();
+  if (fd < 0 || ::fstat(fd, &status) != 0) return false;
+  const Writers who = writers_of(fd);
   if (who == Writers::kSome) return true;
   const auto changed = std::chrono::seconds(status.st_mtim.tv_sec) + std::chrono::nanoseconds(status.st_mtim.tv_nsec);
   // A clock that was set back must not make it wait for ever.

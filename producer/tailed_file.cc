@@ -29,14 +29,24 @@ FileKey key_from(const struct stat& status) { return {status.st_dev, status.st_i
 
 WallTime time_from(const timespec& time) { return {std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec}; }
 
+FileStatus status_from(const struct stat& status) {
+  return {key_from(status), static_cast<std::uint64_t>(status.st_size), time_from(status.st_mtim),
+          time_from(status.st_ctim)};
+}
+
 }  // namespace
 
 Result<FileStatus> status_of(const std::string& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) return fail_errno(errno, path);
   if (!S_ISREG(status.st_mode)) return fail(ErrorCode::kInvalid, path + ": not a regular file");
-  return FileStatus{key_from(status), static_cast<std::uint64_t>(status.st_size), time_from(status.st_mtim),
-                    time_from(status.st_ctim)};
+  return status_from(status);
+}
+
+Result<FileStatus> status_of(int fd) {
+  struct stat status {};
+  if (::fstat(fd, &status) != 0) return fail_errno(errno, "fstat");
+  return status_from(status);
 }
 
 Result<FileKey> key_of(const std::string& path) {
@@ -68,10 +78,16 @@ wire::FileIdentity identity_of(FileKey key, const Fingerprint& fingerprint) {
 TailedFile::TailedFile(std::string path, FileKey key, Fingerprint fingerprint)
     : path_(std::move(path)), key_(key), fingerprint_(fingerprint) {}
 
-void TailedFile::move_to(std::string path, FileKey key) {
+void TailedFile::move_to(std::string path, FileKey key, ArchiveBudget* archives, const ArchiveMark& mark) {
   close();
   path_ = std::move(path);
   key_ = key;
+  archive_.reset();
+  budget_ = archives;
+  mark_.reset();
+  if (archives != nullptr) mark_ = mark;
+  undecided_ = head_verified_ = tail_verified_ = false;
+  settled_ = {};
 }
 
 tl::unexpected<Error> TailedFile::replaced(const char* why) const {
@@ -250,10 +266,10 @@ Result<FileOffset> TailedFile::skip_to_end() {
   return end;
 }
 
-TailedFile::Writers TailedFile::writers() const {
+Writers writers_of(int fd) {
   // The kernel grants a lease for reading only while nobody has the file open for writing (fcntl(2)).
-  if (::fcntl(fd_.get(), F_SETLEASE, F_RDLCK) == 0) {
-    ::fcntl(fd_.get(), F_SETLEASE, F_UNLCK);
+  if (::fcntl(fd, F_SETLEASE, F_RDLCK) == 0) {
+    ::fcntl(fd, F_SETLEASE, F_UNLCK);
     return Writers::kNone;
   }
   return errno == EAGAIN || errno == EBUSY ? Writers::kSome : Writers::kUnknown;

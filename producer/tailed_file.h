@@ -57,6 +57,13 @@ struct Fingerprint {
 /// What consumers are told of it.
 wire::FileIdentity identity_of(FileKey key, const Fingerprint& fingerprint);
 
+/// Whether somebody can still write to an open file. While the kernel is asked (some microseconds) it holds up others
+/// who open the file. kUnknown: this file system or our rights do not let us ask.
+enum class Writers : std::uint8_t { kNone, kSome, kUnknown };
+Writers writers_of(int fd);
+/// Whether an open file may still be on its way here: written to lately, or open for writing.
+bool is_being_written(int fd, WallTime now);
+
 /// One incarnation of one file as a stream. Every read is checked against the fingerprint, so bytes of another
 /// incarnation never get into the stream: not after truncation, rewriting in place or reuse of the inode.
 ///
@@ -98,6 +105,8 @@ class TailedFile final : public StreamSource {
   /// What is behind the size that look() told: nothing for a file that is no archive. As of the last look.
   std::optional<Archive::Rest> archive_rest() const;
   bool all_decompressed() const { return archive_rest().value_or(Archive::Rest::kNone) == Archive::Rest::kNone; }
+  /// Where reading on goes on, as of the last look; nothing for a file that is no archive.
+  std::optional<FileOffset> decompressed_to() const;
   /// Decompresses the next piece; look() has the new size. Returns the bytes decompressed.
   Result<std::size_t> read_on();
   /// Where a later run may begin; nothing for a file that is no archive.
@@ -122,17 +131,14 @@ class TailedFile final : public StreamSource {
   bool is_open() const { return static_cast<bool>(fd_); }
   int fd() const { return fd_.get(); }
 
-  /// Whether somebody can still write to the open file. Only for one without a name: while the kernel is asked (some
-  /// microseconds) it holds up others who open the file. kUnknown: this file system or our rights do not let us ask.
-  enum class Writers : std::uint8_t { kNone, kSome, kUnknown };
-  Writers writers() const;
-  /// Whether the open file may still be on its way here: written to lately, or open for writing.
-  bool being_written(WallTime now) const;
+  Writers writers() const { return writers_of(fd_.get()); }
+  bool being_written(WallTime now) const { return is_being_written(fd_.get(), now); }
 
   const std::string& path() const { return path_; }
   void set_path(std::string path) { path_ = std::move(path); }  ///< it was renamed
-  /// Another file has the same bytes and takes its place.
-  void move_to(std::string path, FileKey key);
+  /// Another file has the same bytes and takes its place. `archives`: it has them compressed, and up to `mark` no more
+  /// is to be known of it than that.
+  void move_to(std::string path, FileKey key, ArchiveBudget* archives, const ArchiveMark& mark);
   /// Closes it until something happens. Of one that is read to the end it is remembered how it was, see
   /// unchanged_since_look().
   void rest();
@@ -179,6 +185,7 @@ class TailedFile final : public StreamSource {
 
 /// Of what `path` leads to (links followed), if that is a regular file.
 Result<FileStatus> status_of(const std::string& path);
+Result<FileStatus> status_of(int fd);
 Result<FileKey> key_of(const std::string& path);
 /// The entries of `directory` that are these files, whatever their names; of several names of one file the first.
 std::map<FileKey, std::string> find_in_directory(const std::filesystem::path& directory, const std::set<FileKey>& keys);

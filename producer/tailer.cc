@@ -75,12 +75,12 @@ Status Tailer::start(StreamPublisher& publisher, MonoTime now) {
 
 /// Takes up what is known, and finds what is there.
 Status Tailer::begin() {
+  if (auto ok = load_copies(); !ok) return ok;
   std::vector<StreamId> replaced;
   if (auto ok = registry_.each_stream([&](StreamRecord&& record) { take_up(std::move(record), replaced); }); !ok) {
     return ok;
   }
   if (auto ok = registry_.load_consumers(ledger_); !ok) return ok;
-  if (auto ok = load_copies(); !ok) return ok;
   const auto absences = registry_.load_absences();
   if (!absences) return tl::unexpected(absences.error());
   for (const auto& [name, away] : *absences) absences_.load(name, away);
@@ -89,7 +89,7 @@ Status Tailer::begin() {
   // An inode has one file at a time. The older stream had ended, or gone on in a copy, and the end of the program came
   // before that was saved.
   for (const StreamId id : replaced) {
-    if (!find_copy(*find(id), wire::LossReason::kTruncated, true)) give_up(*find(id), wire::LossReason::kTruncated);
+    if (Tracked* tracked = find(id)) lose_file(*tracked, wire::LossReason::kTruncated);
   }
   find_files();
   return go_on_starting();
@@ -105,16 +105,23 @@ void Tailer::take_up(StreamRecord record, std::vector<StreamId>& replaced) {
     const auto look = copy.look(true);
     if (look && look->size <= record.info.head.raw) copied_to = FileOffset{look->size};
   }
-  const bool held_until_then = record.info.sealed && !record.gone && !copied_to;
+  if (record.ended_with_archive() && key_of(record.current_path) != record.key) {
+    const auto moved = find_in_directory(std::filesystem::path(record.current_path).parent_path(), {record.key});
+    if (!moved.empty()) record.current_path = moved.begin()->second;
+  }
+  const bool in_archive = record.ended_with_archive() && key_of(record.current_path) == record.key;
+  if (in_archive && !record.gone && record.info.head > record.archive->offset) copied_to = record.archive->offset;
+  const bool held_until_then = record.info.sealed && !record.gone && !copied_to && !in_archive;
   if (held_until_then) {
     record.gone = wire::LossReason::kDeleted;
     record.info.sent = record.info.head;
   }
   Tracked& tracked = track(std::move(record));
+  if (lives_in_archive(tracked)) tracked.seen_to = tracked.record.info.head;
   if (tracked.record.info.sealed) {
     tracked.sealed_since = now_;
     // Its file is not to be taken for a new one.
-    if (tracked.record.archive_damaged() &&
+    if ((tracked.record.archive_damaged() || in_archive) &&
         by_key_.try_emplace(tracked.record.key, tracked.record.info.stream).second) {
       link_path(tracked);
     }
@@ -248,6 +255,7 @@ std::size_t Tailer::turn(MonoTime now) {
   }
   if (!start_) announce_fresh();
   if (!missing_.empty() && !start_) resolve_missing(now);
+  if (!unpacking_.empty()) work += unpack(now);
   if (!pending_.empty()) {
     settle_pending();
     announce_fresh();
@@ -265,7 +273,12 @@ MonoTime Tailer::due() const {
   if (!archives_.empty()) at = std::min(at, next_archive_);
   if (!discovery_.polled().empty()) at = std::min(at, next_poll_);
   for (const auto& [id, since] : missing_) at = std::min(at, since + kMissingGrace);
-  for (const auto& [key, pending] : pending_) at = std::min(at, std::max(pending.since + kMissingGrace, now_ + 10ms));
+  for (const auto& [key, pending] : pending_) {
+    if (!pending.unread) at = std::min(at, std::max(pending.since + kMissingGrace, now_ + 10ms));
+  }
+  for (const auto& [key, archive] : unpacking_) {
+    if (archive.content->under_way()) at = std::min(at, archive.next);
+  }
   return at;
 }
 
@@ -342,6 +355,10 @@ void Tailer::rename(Tracked& tracked, const std::string& path) {
   unlink_path(tracked);
   tracked.file.set_path(path);
   link_path(tracked);
+  if (lives_in_archive(tracked)) {
+    copies_.at(tracked.record.key).record.path = path;
+    dirty_copies_.insert(tracked.record.key);
+  }
   tracked.astray = false;
   dirty_.insert(tracked.record.info.stream);
 }
@@ -353,8 +370,9 @@ void Tailer::unlink_path(const Tracked& tracked) {
 
 /// Something may have happened to its bytes.
 void Tailer::refresh(Tracked& tracked) {
-  if (tracked.sealed_since) return;
   const StreamId id = tracked.record.info.stream;
+  if (tracked.sealed_since && tracked.record.ended_with_archive()) awake_.insert(id);
+  if (tracked.sealed_since) return;
   const wire::StreamInfo* info = publisher_->info(id);
   if (info == nullptr) return;
   awake_.insert(id);
@@ -507,6 +525,10 @@ void Tailer::resolve_missing(MonoTime now) {
       continue;
     }
     if (now - since < kMissingGrace) continue;
+    if (awaits_archive(id)) {
+      missing_[id] = now;
+      continue;
+    }
     if (last_scan_ < since + kMissingGrace / 2) {
       scan(now);
       if (!missing_.contains(id)) continue;
@@ -522,8 +544,14 @@ void Tailer::resolve_missing(MonoTime now) {
       if (!place.empty() && !place.ends_with(" (deleted)")) rename(*tracked, place);
       tracked->astray = true;
       refresh(*tracked);
-    } else if (!find_elsewhere(*tracked) && !find_copy(*tracked, wire::LossReason::kDeleted, true)) {
-      give_up(*tracked, wire::LossReason::kDeleted);
+    } else if (!find_elsewhere(*tracked)) {
+      const auto reason = tracked->without_file.value_or(wire::LossReason::kDeleted);
+      if (find_copy(*tracked, reason, true)) continue;
+      if (awaits_archive(id)) {
+        missing_[id] = now;
+      } else {
+        give_up(*tracked, reason);
+      }
     }
   }
 }
@@ -533,7 +561,7 @@ void Tailer::reincarnate(Tracked& tracked, wire::LossReason reason) {
   const std::string path = tracked.file.path();
   log::info("file was truncated or rewritten",
             {{"stream", tracked.record.info.stream}, {"path", path}, {"offset", tracked.file.fingerprint().cursor}});
-  if (!find_copy(tracked, reason, true)) give_up(tracked, reason);
+  lose_file(tracked, reason);
   look_at(path);
   announce_fresh();
   // It went by a name that no pattern takes; another of its names may be one that is taken.
@@ -575,10 +603,12 @@ StreamRecord Tailer::record_of(const Tracked& tracked) const {
   StreamRecord record = tracked.record;
   record.current_path = tracked.file.path();
   record.fingerprint = tracked.file.fingerprint();
-  if (!record.archive_damaged()) record.archive = tracked.file.archive_mark();
+  if (!record.ended_with_archive()) record.archive = tracked.file.archive_mark();
   if (const wire::StreamInfo* info = publisher_->info(record.info.stream)) {
     record.info.head = info->head;
   }
+  // What was told may have been the length of what the file was rewritten with.
+  if (tracked.seen_to && !record.info.sealed) record.info.head = std::max(*tracked.seen_to, record.fingerprint.cursor);
   return record;
 }
 
@@ -623,7 +653,10 @@ void Tailer::on_broken(StreamId stream, const Error&) {
 
 void Tailer::on_sent(const wire::StreamInfo& stream) {
   dirty_.insert(stream.stream);
-  if (stream.sent == stream.head && !archives_.empty() && archives_.front() == stream.stream) next_archive_ = {};
+  if (!archives_.empty() && archives_.front() == stream.stream) {
+    const Tracked* tracked = find(stream.stream);
+    if (tracked != nullptr && stream.sent >= tracked->file.decompressed_to()) next_archive_ = {};
+  }
   if (stream.file.head_length == Fingerprint::kHeadBytes) return;
   if (const Tracked* tracked = find(stream.stream)) {
     publisher_->identify(stream.stream, identity_of(tracked->record.key, tracked->file.fingerprint()));

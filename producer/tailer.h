@@ -18,6 +18,7 @@
 #include "common/stream/stream_publisher.h"
 #include "producer/absences.h"
 #include "producer/adoption.h"
+#include "producer/archive_content.h"
 #include "producer/discovery.h"
 #include "producer/file_content.h"
 #include "producer/recollection.h"
@@ -114,6 +115,14 @@ class Tailer final : public PublisherEvents {
     std::uint64_t size = 0;
     std::optional<StreamId> away;  ///< waits for that one's file to be found
     UniqueFd fd;                   ///< what is written to it before it is deleted is not lost
+    bool unread = false;           ///< an archive that has to be read through before it can be compared
+  };
+  /// An archive that may hold the bytes of streams that are known.
+  struct Unpacking {
+    std::unique_ptr<ArchiveContent> content;
+    std::set<StreamId> of{};  ///< whose, as far as its beginning tells
+    MonoTime asked{};
+    MonoTime next{};  ///< when it is read on
   };
   struct Copy {
     CopyRecord record;
@@ -150,12 +159,22 @@ class Tailer final : public PublisherEvents {
   Status load_copies();
   bool becomes_stream(const std::string& path, const std::string& name, FileKey key);
   bool is_known_copy(const std::string& path, FileKey key, std::uint64_t size);
-  Verdict judge(FileContent& content, const std::string& path, FileKey key, StreamId& of);
-  Verdict judge_as(StreamId id, Newcomer& newcomer, FileContent& content, const std::string& path, FileKey key);
+  struct Place;
+  std::optional<Verdict> judge(FileContent& file, const std::string& path, FileKey key, StreamId& of);
+  std::optional<Verdict> judge(const Place& place, StreamId& of);
+  Verdict judge_as(StreamId id, Newcomer& newcomer, const Place& place);
   void settle_pending();
   bool find_elsewhere(Tracked& tracked);
   bool find_copy(Tracked& tracked, wire::LossReason reason, bool siblings);
-  bool adopt(Tracked& tracked, const std::string& path, FileKey key, wire::LossReason reason);
+  bool fits(const Tracked& tracked, const Place& place, wire::LossReason reason);
+  void lose_file(Tracked& tracked, wire::LossReason reason);
+  bool adopt(Tracked& tracked, const Place& place, wire::LossReason reason);
+  ArchiveContent* unpacked(FileContent& file, const std::string& path, FileKey key);
+  std::size_t unpack(MonoTime now);
+  void settle_unpacked(FileKey key);
+  bool awaits_archive(StreamId id) const;
+  bool lives_in_archive(const Tracked& tracked) const;
+  bool files_wait() const;
   void leave_copy(const Tracked& tracked);
   void drop_copies_that_are_gone();
   Status save_copies();
@@ -168,8 +187,9 @@ class Tailer final : public PublisherEvents {
   void look_at_archive(const Tracked& tracked);
   void judge_archive(Tracked& tracked);
   void end_archive(Tracked& tracked);
+  void damaged(Tracked& tracked);
   enum class Archived : std::uint8_t { kSame, kChanged, kGone };
-  Archived damaged_file(Tracked& tracked);
+  Archived archive_file(Tracked& tracked);
   void rename(Tracked& tracked, const std::string& path);
   void sweep(MonoTime now);
   void sweep_deleted(Tracked& tracked, MonoTime now);
@@ -225,6 +245,7 @@ class Tailer final : public PublisherEvents {
   std::size_t ignored_ = 0;                               ///< files that were too old at the last walk
   std::map<FileKey, Pending> pending_;
   std::map<FileKey, Copy> copies_;  ///< not sent
+  std::map<FileKey, Unpacking> unpacking_;
   std::set<FileKey> dirty_copies_;
   std::map<FileKey, UniqueFd> opened_;  ///< of those in `fresh_` that were pending
   std::optional<Discovery> rotated_;    ///< no source of new files

@@ -19,6 +19,10 @@ struct Tailer::Tracked {
   std::uint64_t met_in_walk = 0;  ///< the last walk that came by one of its names
   /// The end of what a copy holds of a stream of which more was seen: the rest will be a loss.
   std::optional<FileOffset> copied_to;
+  /// It goes on in an archive, and so much of it was seen before: what the archive has not will be a loss.
+  std::optional<FileOffset> seen_to;
+  /// Its file holds other bytes by now, and archives that may hold its own are read through.
+  std::optional<wire::LossReason> without_file;
   std::optional<MonoTime> deleted_since;
   std::optional<MonoTime> sealed_since;
 

@@ -68,6 +68,10 @@ void StreamPublisher::advance(StreamId id, FileOffset head) {
   broadcaster_.enqueue(*stream);
 }
 
+void StreamPublisher::readable(StreamId id) {
+  if (PublishedStream* stream = streams_.find(id)) broadcaster_.enqueue(*stream);
+}
+
 void StreamPublisher::seal(StreamId id, FileOffset final_length, std::optional<wire::LossReason> gone) {
   PublishedStream* stream = streams_.find(id);
   if (stream == nullptr) return;

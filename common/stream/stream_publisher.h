@@ -57,6 +57,8 @@ class StreamPublisher final : public ControlEvents {
   void add(const wire::StreamInfo& info, StreamSource* source, wire::LossReason gone = wire::LossReason::kUnknown);
   /// The source holds bytes up to `head` now.
   void advance(StreamId stream, FileOffset head);
+  /// Bytes that it holds below its head, and could not give until now, can be read.
+  void readable(StreamId stream);
   /// `final_length` is final. With `gone` the bytes cannot be read any more, else the source stays.
   void seal(StreamId stream, FileOffset final_length, std::optional<wire::LossReason> gone);
   /// All there is was sent, and what is behind cannot be read, however much it is: one byte stands for it as a loss.

@@ -34,7 +34,7 @@ class Program:
         self.kept = lab.root / "kept" / "lines"
         self.kept.parent.mkdir(parents=True, exist_ok=True)
         self._numbers = itertools.count()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._fd = -1
@@ -49,7 +49,7 @@ class Program:
         if old >= 0:
             os.close(old)
 
-    def paused(self) -> threading.Lock:
+    def paused(self) -> threading.RLock:
         """While it is held nothing is written: what is appended between copying and truncating would really be lost."""
         return self._lock
 
@@ -89,13 +89,21 @@ class Rotator:
         self.copies = "copytruncate" in rules
 
     def rotate(self) -> None:
-        command = ["logrotate", "--force", "--state", self._state, self._rules]
         if self.copies:
             with self._program.paused():
-                subprocess.run(command, check=True, capture_output=True)
+                self._run()
         else:
-            subprocess.run(command, check=True, capture_output=True)
+            self._run()
             self._program.reopen()
+
+    def rotate_in_a_pause(self) -> None:
+        """What is written to a file that is compressed already is in nothing that has a name."""
+        with self._program.paused():
+            self.rotate()
+
+    def _run(self) -> None:
+        command = ["logrotate", "--force", "--state", self._state, self._rules]
+        subprocess.run(command, check=True, capture_output=True)
 
 
 def wait_each_line_once(lab: Lab, consumer: Consumer, program: Program) -> None:
@@ -188,15 +196,82 @@ def test_what_is_compressed_at_once_was_read_or_is_held(lab: Lab, how: str, patt
 
 
 @pytest.mark.parametrize("kind", TROUBLES)
+@pytest.mark.parametrize("packing", ("nocompress", "compress"))
 @pytest.mark.parametrize("how", ("create", "copytruncate"))
-def test_files_moved_to_another_directory_are_found_there(lab: Lab, how: str, kind: str) -> None:
+def test_files_moved_to_another_directory_are_found_there(lab: Lab, how: str, packing: str, kind: str) -> None:
     program = Program(lab)
     old = lab.root / "old"
     old.mkdir()
     consumer, producer = watched(lab, "app.log", "--rotated", f"{old}/*")
-    rotator = Rotator(lab, program, f"  {how}\n  nocompress\n  olddir {old}\n")
+    rotator = Rotator(lab, program, f"  {how}\n  {packing}\n  olddir {old}\n")
     with program:
         for _ in range(ROTATIONS):
             pace(ROTATE_EVERY)
-            trouble(lab, producer, kind, rotator.rotate)
+            trouble(lab, producer, kind, rotator.rotate if packing == "nocompress" else rotator.rotate_in_a_pause)
     wait_each_line_once(lab, consumer, program)
+
+
+GZIP = "  compress\n"
+ZSTD = "  compress\n  compresscmd /usr/bin/zstd\n  uncompresscmd /usr/bin/unzstd\n  compressext .zst\n  compressoptions --rm -q\n"
+AT_ONCE = {
+    "create gzip": "  create\n" + GZIP,
+    "create zstd": "  create\n" + ZSTD,
+    "copytruncate gzip": "  copytruncate\n" + GZIP,
+    "dateext zstd": "  create\n  dateext\n  dateformat -%Y%m%d-%s\n" + ZSTD,
+}
+"""Compressed as soon as they are rotated, so that what was not read is in an archive."""
+
+needs_zstd = pytest.mark.skipif(shutil.which("zstd") is None, reason="zstd is not installed")
+
+
+@needs_zstd
+@pytest.mark.parametrize("kind", TROUBLES)
+@pytest.mark.parametrize("pattern", ("app.log", "app.log*"))
+@pytest.mark.parametrize("rules", AT_ONCE)
+def test_what_is_compressed_at_once_arrives_once(lab: Lab, rules: str, pattern: str, kind: str) -> None:
+    program = Program(lab)
+    consumer, producer = watched(lab, pattern)
+    rotator = Rotator(lab, program, AT_ONCE[rules])
+    with program:
+        for _ in range(ROTATIONS):
+            pace(ROTATE_EVERY if "dateext" not in rules else 1.1)
+            trouble(lab, producer, kind, rotator.rotate_in_a_pause)
+    wait_each_line_once(lab, consumer, program)
+    assert consumer.terminate() == 0, "no loss"
+
+
+@needs_zstd
+@pytest.mark.parametrize("pattern", ("app.log", "app.log*"))
+@pytest.mark.parametrize("rules", AT_ONCE)
+def test_what_a_producer_that_lags_has_not_read_is_taken_from_the_archives(lab: Lab, rules: str, pattern: str) -> None:
+    program = Program(lab)
+    program.write(4_000)
+    link = lab.link("tcp")
+    consumer = lab.consumer(link.consumers[0], mirror=True, merged=True)
+    files = [lab.files_of("alpha") / pattern]
+    producer = lab.producer(link.producers[0], "--rate", "2", globs=files)
+    lab.wait_until(lambda: consumer.merged.exists() and consumer.merged.stat().st_size > 100_000, "it has begun")
+    producer.kill9()
+    rotator = Rotator(lab, program, AT_ONCE[rules])
+    read = consumer.merged.stat().st_size
+    rotator.rotate_in_a_pause()
+    assert read < program.kept.stat().st_size
+    if pattern == "app.log*":  # else nobody selected what is in the second one
+        program.write(1_000)
+        pace(1.1 if "dateext" in rules else 0)
+        rotator.rotate_in_a_pause()
+    producer.start()
+    # Once more in the middle: it goes on in the archive.
+    lab.wait_until(lambda: consumer.merged.stat().st_size > read + 100_000, "it goes on", deadline=30)
+    producer.kill9()
+    producer.start()
+    program.write(10)
+    wait_each_line_once(lab, consumer, program)
+    # All that is in the archives was sent: it is not sent again, and nothing of it is held.
+    assert producer.terminate() == 0
+    found = producer.stderr().count("file found")
+    producer.start()
+    program.write(10)
+    wait_each_line_once(lab, consumer, program)
+    assert producer.stderr().count("file found") == found
+    assert consumer.terminate() == 0, "no loss"

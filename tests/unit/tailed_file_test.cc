@@ -145,14 +145,14 @@ TEST_F(TailedFileTest, AnotherFileUnderTheNameIsNoticedOnceTheOldOneIsNotOpen) {
 
 TEST_F(TailedFileTest, ItIsKnownWhetherSomebodyCanStillWriteToIt) {
   begin_with("one\n");
-  EXPECT_EQ(file->writers(), TailedFile::Writers::kNone);
+  EXPECT_EQ(file->writers(), Writers::kNone);
   {
     const std::ofstream writer(path, std::ios::app);
-    EXPECT_EQ(file->writers(), TailedFile::Writers::kSome);
+    EXPECT_EQ(file->writers(), Writers::kSome);
     std::filesystem::remove(path);
-    EXPECT_EQ(file->writers(), TailedFile::Writers::kSome);
+    EXPECT_EQ(file->writers(), Writers::kSome);
   }
-  EXPECT_EQ(file->writers(), TailedFile::Writers::kNone);
+  EXPECT_EQ(file->writers(), Writers::kNone);
 }
 
 TEST_F(TailedFileTest, ADeletedFileIsReadToItsEndWhileItIsOpen) {
