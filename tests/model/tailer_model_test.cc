@@ -509,6 +509,24 @@ TEST_F(TailerModelTest, AHeldFileIsReadAfterItWasDeleted) {
   EXPECT_EQ(consumer->received().begin()->second.bytes, incarnations[0]->bytes);
 }
 
+TEST_F(TailerModelTest, ACopyBesideAnyNameOfAFileTakesItsPlace) {
+  for (const bool running : {true, false}) {
+    begin(1, "*.log*");
+    append("a.log");
+    settle();
+    std::filesystem::create_hard_link(path("a.log"), path("z.log"));
+    at["z.log"] = at.at("a.log");
+    settle();
+    if (!running) stop();
+    copy_and_truncate("z.log");
+    if (!running) start();
+    settle();
+    expect_all_that_there_was();
+    EXPECT_EQ(consumer->received().size(), 2U);
+    end();
+  }
+}
+
 TEST_F(TailerModelTest, OfAFileThatBeganAtItsEndNothingIsHeldAndNothingIsLost) {
   from_end = true;
   begin(1, "*.log", {"a.log"});
