@@ -160,10 +160,12 @@ std::size_t Tailer::turn(MonoTime now) {
   discovery_.read_events(changes);
   if (now >= next_sweep_) discovery_.check_links(changes);
   work += changes.touched.size();
-  // Who arrives may be who left from somewhere else.
+  // Who arrives may be who left from somewhere else, and is older than who is there now.
+  for (const auto& [path, origin] : changes.origins) {
+    if (changes.arrived.contains(path)) look_at(path, origin);
+  }
   for (const std::string& path : changes.arrived) {
-    const auto origin = changes.origins.find(path);
-    look_at(path, origin == changes.origins.end() ? std::string() : origin->second);
+    if (!changes.origins.contains(path)) look_at(path);
   }
   for (const std::string& path : changes.touched) {
     if (changes.arrived.contains(path)) continue;

@@ -527,6 +527,22 @@ TEST_F(TailerModelTest, ACopyBesideAnyNameOfAFileTakesItsPlace) {
   }
 }
 
+TEST_F(TailerModelTest, WhatWasRotatedBeforeAnybodyLookedIsOlderThanWhatTookItsPlace) {
+  begin(1, "*.log");
+  append("a.log");
+  settle();
+  rename("a.log");
+  append("a.log");
+  rename("a.log");
+  append("a.log");
+  settle();
+  expect_all_that_there_was();
+  std::map<std::uint64_t, std::string> in_sequence;
+  for (const auto& [id, r] : consumer->received()) in_sequence[r.info.sequence] = r.bytes;
+  ASSERT_EQ(in_sequence.size(), 3U);
+  EXPECT_EQ(in_sequence.rbegin()->second, at.at("a.log")->bytes);
+}
+
 TEST_F(TailerModelTest, OfAFileThatBeganAtItsEndNothingIsHeldAndNothingIsLost) {
   from_end = true;
   begin(1, "*.log", {"a.log"});
