@@ -136,6 +136,7 @@ Tailer::Tracked& Tailer::track(StreamRecord record) {
   auto tracked = std::make_unique<Tracked>(std::move(record));
   Tracked& ref = *tracked;
   ref.active = now_;
+  ref.verified_end = ref.record.info.head;
   ref.file.count_in(open_files_);
   tracked_[ref.record.info.stream] = std::move(tracked);
   if (ref.record.info.sealed) awake_.insert(ref.record.info.stream);
@@ -296,9 +297,9 @@ void Tailer::refresh(Tracked& tracked) {
   const wire::StreamInfo* info = publisher_->info(id);
   if (info == nullptr) return;
   awake_.insert(id);
-  // New bytes are read at once, unless others wait before them: then the look itself has to tell whose bytes they are.
-  // The same when it is opened again: the inode may be another file's by now.
-  const bool verify = info->sent < info->head || !tracked.file.is_open();
+  // New bytes are read at once, unless others wait before them or nobody listens: then the look itself has to tell
+  // whose bytes they are. The same when it is opened again: the inode may be another file's by now.
+  const bool verify = info->sent < info->head || !tracked.file.is_open() || !publisher_->wanted(id);
   const auto look = tracked.file.look(verify);
   if (!look) {
     if (look.error().code == ErrorCode::kReplaced) return reincarnate(tracked, wire::LossReason::kTruncated);
@@ -500,6 +501,11 @@ StreamRecord Tailer::record_of(const Tracked& tracked) const {
   if (!record.archive_damaged()) record.archive = tracked.file.archive_mark();
   if (const wire::StreamInfo* info = publisher_->info(record.info.stream)) {
     record.info.head = info->head;
+    // What was seen and not read yet may be of what the file holds next: a later run would take it for a loss of this.
+    const bool archive = tracked.file.archive_rest().has_value();
+    if (!tracked.record.info.sealed && !archive) {
+      record.info.head = std::min(info->head, std::max(record.fingerprint.cursor, tracked.verified_end));
+    }
   }
   return record;
 }

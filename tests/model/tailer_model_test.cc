@@ -509,6 +509,33 @@ TEST_F(TailerModelTest, AHeldFileIsReadAfterItWasDeleted) {
   EXPECT_EQ(consumer->received().begin()->second.bytes, incarnations[0]->bytes);
 }
 
+TEST_F(TailerModelTest, WhatWasSeenWhileNobodyListenedIsALossWhenItIsTruncated) {
+  for (const bool running : {true, false}) {
+    begin(1, "*.log");
+    append("a.log");
+    settle();
+    const StreamId first = consumer->received().begin()->first;
+    const FileOffset read{incarnations[0]->bytes.size()};
+    consumer->inlet.listening = false;
+    consumer->link.go_down();
+    append("a.log");
+    run(running ? kStep : 2s);
+    const FileOffset seen{incarnations[0]->bytes.size()};
+    if (!running) stop();
+    truncate_and_refill("a.log");
+    if (running) run(2s);
+    consumer->inlet.listening = true;
+    running ? connect() : start();
+    run(3s);
+    const Received& r = *consumer->of(first);
+    ASSERT_EQ(r.losses.size(), 1U) << "running: " << running;
+    EXPECT_EQ(r.losses[0].range, (ByteRange{read, seen}));
+    EXPECT_EQ(r.losses[0].reason, wire::LossReason::kTruncated);
+    EXPECT_EQ(consumer->received().size(), 2U);
+    end();
+  }
+}
+
 TEST_F(TailerModelTest, ACopyBesideAnyNameOfAFileTakesItsPlace) {
   for (const bool running : {true, false}) {
     begin(1, "*.log*");
