@@ -27,6 +27,18 @@ bool has_no_name(int fd) {
   return ::fstat(fd, &status) == 0 && status.st_nlink == 0;
 }
 
+/// The names of a file in its directory, if it has several: it may be copied beside any of them.
+std::vector<std::string> hard_links(const std::string& path, FileKey key) {
+  std::vector<std::string> out;
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0 || status.st_nlink < 2) return out;
+  std::error_code ec;
+  for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(path).parent_path(), ec)) {
+    if (entry.hard_link_count(ec) > 1 && key_of(entry.path().string()) == key) out.push_back(entry.path().string());
+  }
+  return out;
+}
+
 }  // namespace
 
 /// A file that may be a copy.
@@ -38,7 +50,9 @@ struct Tailer::Place {
 };
 
 bool Tailer::is_kin(const Tracked& tracked, const std::string& path) {
-  return are_kin(path, tracked.record.info.path) || are_kin(path, tracked.file.path());
+  if (are_kin(path, tracked.record.info.path) || are_kin(path, tracked.file.path())) return true;
+  const std::vector<std::string> links = hard_links(tracked.file.path(), tracked.record.key);
+  return std::any_of(links.begin(), links.end(), [&](const std::string& name) { return are_kin(path, name); });
 }
 
 Status Tailer::load_copies() {

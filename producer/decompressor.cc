@@ -16,6 +16,8 @@ namespace {
 constexpr std::array kGzipMagic = {std::byte{0x1f}, std::byte{0x8b}};
 constexpr std::array kZstdMagic = {std::byte{0x28}, std::byte{0xb5}, std::byte{0x2f}, std::byte{0xfd}};
 
+constexpr std::array kSkippedMagic = {std::byte{0x50}, std::byte{0x2a}, std::byte{0x4d}, std::byte{0x18}};
+
 constexpr int kGzipWindow = 15 + 16;            // the largest, in a gzip wrapper
 constexpr std::size_t kGzipMemory = 44 * 1024;  // of zlib: about 10 KiB, and a window of 32 KiB
 constexpr int kZstdWindowLog = 27;              // 128 MiB: what the zstd program takes without being told
@@ -24,6 +26,12 @@ constexpr std::size_t kZstdBeginning = 5;       // of a frame: tells how long it
 bool begins(std::span<const std::byte> bytes, std::span<const std::byte> magic) {
   return std::equal(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(std::min(bytes.size(), magic.size())),
                     magic.begin());
+}
+
+/// Of a frame that is to be skipped: pzstd puts one before each other. Its first byte has four bits for anybody's use.
+bool begins_skipped(std::span<const std::byte> bytes) {
+  return !bytes.empty() && (bytes.front() & std::byte{0xf0}) == kSkippedMagic.front() &&
+         begins(bytes.subspan(1), std::span(kSkippedMagic).subspan(1));
 }
 
 Error corrupt(std::string why) { return {ErrorCode::kCorrupt, std::move(why)}; }
@@ -129,14 +137,18 @@ class ZstdDecompressor final : public Decompressor {
 
 std::optional<ArchiveFormat> archive_format(std::span<const std::byte> beginning) {
   if (beginning.size() >= kGzipMagic.size() && begins(beginning, kGzipMagic)) return ArchiveFormat::kGzip;
-  if (beginning.size() >= kZstdMagic.size() && begins(beginning, kZstdMagic)) return ArchiveFormat::kZstd;
+  if (beginning.size() >= kZstdMagic.size() && (begins(beginning, kZstdMagic) || begins_skipped(beginning))) {
+    return ArchiveFormat::kZstd;
+  }
   return std::nullopt;
 }
 
 bool may_become_archive(std::span<const std::byte> beginning) {
   if (beginning.empty() || archive_format(beginning)) return false;
   return (beginning.size() < kGzipMagic.size() && begins(beginning, kGzipMagic)) ||
-         (beginning.size() < kZstdMagic.size() && begins(beginning, kZstdMagic));
+         (beginning.size() < kZstdMagic.size() && begins(beginning, kZstdMagic)) ||
+         // One byte alone may as well be the first letter of a text.
+         (beginning.size() > 1 && beginning.size() < kSkippedMagic.size() && begins_skipped(beginning));
 }
 
 std::unique_ptr<Decompressor> Decompressor::make(ArchiveFormat format) {

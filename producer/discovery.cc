@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <memory>
+#include <tuple>
 
 #include "producer/file_system.h"
 
@@ -22,13 +23,23 @@ std::string join(const std::string& directory, std::string_view name) {
   return (directory == "/" ? "" : directory) + "/" + std::string(name);
 }
 
+/// What the name leads to, through links; nothing's if it is not there.
+std::pair<dev_t, ino_t> id_of(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) return {};
+  return {status.st_dev, status.st_ino};
+}
+
 }  // namespace
 
 struct Discovery::Walk {
   const std::function<void(const std::string&, const Selection&)>& found;
   std::vector<std::size_t> matched;
-  std::set<std::pair<dev_t, ino_t>> seen;  ///< directories, so that links in circles end
-  bool unwatched_only = false;             ///< what is below is walked only if no events tell of it
+  bool unwatched_only = false;  ///< what is below is walked only if no events tell of it
+  /// A directory has several names where links lead to it. Each of its files is wanted once, but one name may be where
+  /// a pattern takes them and the other not: so it is walked once for each place in each pattern, and links in circles
+  /// end.
+  std::set<std::tuple<FileId, std::size_t, Glob::Place>> seen{};
 };
 
 Result<Discovery> Discovery::open(std::vector<Selection> selections, std::vector<Glob> excludes, bool poll) {
@@ -51,6 +62,11 @@ const Selection* Discovery::selection_of(std::string_view path) const {
     if (s.glob.matches(path)) return excluded(path) ? nullptr : &s;
   }
   return nullptr;
+}
+
+bool Discovery::may_match_below(std::string_view directory) const {
+  return std::any_of(selections_.begin(), selections_.end(),
+                     [&](const Selection& s) { return !s.glob.places_of(directory).empty(); });
 }
 
 bool Discovery::from_end_anywhere() const {
@@ -80,9 +96,7 @@ void Discovery::watch_directory(const std::string& directory, FileId id) {
     }
     return;
   }
-  // A watch belongs to the directory, not to its name: under another name it had the same number.
-  if (const auto before = directory_of_.find(wd); before != directory_of_.end()) directories_.erase(before->second);
-  directory_of_[wd] = directory;
+  names_of_[wd].insert(directory);  // a watch belongs to the directory: under another name it has the same number
   directories_[directory] = {wd, id};
 }
 
@@ -90,8 +104,12 @@ void Discovery::watch_directory(const std::string& directory, FileId id) {
 void Discovery::forget_directory(const std::string& directory) {
   const std::string below = join(directory, "");
   const auto forget = [&](auto it) {
-    ::inotify_rm_watch(inotify_.get(), it->second.wd);  // fails when the kernel did it already
-    directory_of_.erase(it->second.wd);
+    const auto names = names_of_.find(it->second.wd);
+    names->second.erase(it->first);
+    if (names->second.empty()) {
+      ::inotify_rm_watch(inotify_.get(), names->first);  // fails when the kernel did it already
+      names_of_.erase(names);
+    }
     return directories_.erase(it);
   };
   if (const auto it = directories_.find(directory); it != directories_.end()) forget(it);
@@ -132,13 +150,19 @@ void Discovery::forget_link(const std::string& path) {
   links_.erase(known);
 }
 
-void Discovery::watch_if_link(const std::string& path) {
+bool Discovery::watch_if_link(const std::string& path) {
   struct stat status {};
-  if (::lstat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode) || selection_of(path) == nullptr) return;
+  if (::lstat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode)) return false;
   const bool is_link = S_ISLNK(status.st_mode);
-  if (is_link && ::stat(path.c_str(), &status) != 0) return;
-  if (!S_ISREG(status.st_mode)) return refuse(path, status.st_mode);
-  watch_link(path, {status.st_dev, status.st_ino});
+  if (is_link && ::stat(path.c_str(), &status) != 0) return false;
+  if (S_ISDIR(status.st_mode)) return true;
+  if (selection_of(path) == nullptr) return false;
+  if (S_ISREG(status.st_mode)) {
+    watch_link(path, {status.st_dev, status.st_ino});
+  } else {
+    refuse(path, status.st_mode);
+  }
+  return false;
 }
 
 /// A path that a pattern takes and that is no regular file. Of directories nobody expects to be read as one.
@@ -149,23 +173,36 @@ void Discovery::refuse(const std::string& path, mode_t mode) {
 }
 
 void Discovery::check_links(Changes& changes) {
+  check_roots(changes);
   for (const auto& [path, watched] : std::map(links_)) {
-    struct stat status {};
-    FileId target{};  // of a link that leads nowhere
-    if (::stat(path.c_str(), &status) == 0) target = {status.st_dev, status.st_ino};
+    const FileId target = id_of(path);
     if (target == watched.id) continue;
     changes.touched.insert(path);
     changes.arrived.insert(path);
     forget_link(path);
     watch_if_link(path);
+    struct stat status {};
     const bool is_link = ::lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode);
     if (is_link) links_.try_emplace(path, Watched{-1, target});  // to see it lead somewhere again
   }
 }
 
+/// Directories to begin in may be reached through links, and those are in directories that nobody watches.
+void Discovery::check_roots(Changes& changes) {
+  for (const Selection& selection : selections_) {
+    for (const std::string& root : selection.glob.roots()) {
+      const auto known = directories_.find(root);
+      if (known == directories_.end() || known->second.id == id_of(root)) continue;
+      forget_directory(root);
+      changes.rescan = true;
+    }
+  }
+}
+
 std::vector<std::size_t> Discovery::scan(const std::function<void(const std::string&, const Selection&)>& found) {
   polled_.clear();
-  Walk state{found, std::vector<std::size_t>(selections_.size()), {}, false};
+  forget_other_names();
+  Walk state{found, std::vector<std::size_t>(selections_.size())};
   for (const Selection& selection : selections_) {
     for (const std::string& root : selection.glob.roots()) {
       // A root that is not there yet: watch the nearest directory above it, to see it come.
@@ -185,14 +222,20 @@ std::vector<std::size_t> Discovery::scan(const std::function<void(const std::str
 }
 
 void Discovery::poll(const std::function<void(const std::string&, const Selection&)>& found) {
-  Walk state{found, std::vector<std::size_t>(selections_.size()), {}, true};
+  Walk state{found, std::vector<std::size_t>(selections_.size()), true};
   for (const std::string& directory : std::set<std::string>(polled_)) walk(directory, 0, state);
 }
 
 void Discovery::walk(const std::string& directory, int depth, Walk& state) {
   struct stat status {};
   if (depth > kMaxDepth || ::stat(directory.c_str(), &status) != 0) return;
-  if (!state.seen.insert({status.st_dev, status.st_ino}).second) return;
+  std::vector<bool> selects(selections_.size());
+  for (std::size_t i = 0; i < selections_.size(); ++i) {
+    for (const Glob::Place& place : selections_[i].glob.places_of(directory)) {
+      if (state.seen.emplace(FileId{status.st_dev, status.st_ino}, i, place).second) selects[i] = true;
+    }
+  }
+  if (std::find(selects.begin(), selects.end(), true) == selects.end()) return;
   watch_directory(directory, {status.st_dev, status.st_ino});  // before reading it, so that nothing slips in between
   const std::unique_ptr<DIR, int (*)(DIR*)> handle(::opendir(directory.c_str()), ::closedir);
   if (!handle) {
@@ -215,12 +258,12 @@ void Discovery::walk(const std::string& directory, int depth, Walk& state) {
       is_file = S_ISREG(status.st_mode);
     }
     if (is_directory) {
-      const bool wanted = std::any_of(selections_.begin(), selections_.end(),
-                                      [&](const Selection& s) { return s.glob.may_match_below(path); });
-      if (wanted && !excluded(path)) below.push_back(path);
+      if (may_match_below(path) && !excluded(path)) below.push_back(path);
     } else if (is_file) {
-      if (const Selection* selection = selection_of(path)) {
-        ++state.matched[static_cast<std::size_t>(selection - selections_.data())];
+      const Selection* selection = selection_of(path);
+      const auto index = static_cast<std::size_t>(selection - selections_.data());
+      if (selection != nullptr && selects[index]) {
+        ++state.matched[index];
         if (entry->d_type == DT_LNK) watch_link(path, {status.st_dev, status.st_ino});
         state.found(path, *selection);
       }
@@ -253,35 +296,60 @@ bool Discovery::read_events(Changes& changes) {
       }
       continue;
     }
-    const auto found = directory_of_.find(event->wd);
-    if (found == directory_of_.end()) continue;
+    const auto found = names_of_.find(event->wd);
+    if (found == names_of_.end()) continue;
+    const std::set<std::string> directories = found->second;
     if ((event->mask & (IN_IGNORED | IN_DELETE_SELF | IN_MOVE_SELF)) != 0) {
-      forget_directory(std::string(found->second));
+      for (const std::string& directory : directories) forget_directory(directory);
       changes.rescan = true;
-      continue;
-    }
-    if (event->len == 0) continue;
-    const std::string path = join(found->second, event->name);
-    if ((event->mask & IN_ISDIR) != 0) {
+    } else if ((event->mask & IN_ISDIR) != 0) {
       changes.rescan = changes.rescan || (event->mask & (IN_CREATE | IN_MOVED_TO)) != 0;
-      continue;
-    }
-    changes.touched.insert(path);
-    if ((event->mask & (IN_DELETE | IN_MOVED_FROM)) != 0) changes.left.insert(path);
-    if ((event->mask & IN_MOVED_FROM) != 0) {
-      const auto earlier = changes.origins.extract(path);
-      moving_ = {event->cookie, earlier ? earlier.mapped() : path};
-    } else if ((event->mask & IN_MOVED_TO) != 0 && event->cookie == moving_.first) {
-      changes.origins[path] = std::exchange(moving_, {}).second;
-    } else if ((event->mask & (IN_CREATE | IN_DELETE)) != 0) {
-      changes.origins.erase(path);
-    }
-    if ((event->mask & (IN_CREATE | IN_MOVED_TO)) != 0) {
-      changes.arrived.insert(path);
-      watch_if_link(path);
+    } else if (event->len != 0) {
+      for (const std::string& directory : directories) take_in(*event, directory, changes);
     }
   }
   return true;
+}
+
+/// What happened to an entry of this directory, or of one that has this name, too.
+void Discovery::take_in(const inotify_event& event, const std::string& directory, Changes& changes) {
+  const std::string path = join(directory, event.name);
+  changes.touched.insert(path);
+  if ((event.mask & (IN_DELETE | IN_MOVED_FROM)) != 0) changes.left.insert(path);
+  if ((event.mask & IN_MOVED_FROM) != 0) {
+    if (moving_.first != event.cookie) moving_ = {event.cookie, {}};
+    const auto earlier = changes.origins.extract(path);
+    moving_.second[directory] = earlier ? earlier.mapped() : path;
+  } else if ((event.mask & IN_MOVED_TO) != 0 && event.cookie == moving_.first && !moving_.second.empty()) {
+    changes.origins[path] = origin_in(directory);
+  } else if ((event.mask & (IN_CREATE | IN_DELETE)) != 0) {
+    changes.origins.erase(path);
+  }
+  if ((event.mask & (IN_CREATE | IN_MOVED_TO)) != 0) {
+    changes.arrived.insert(path);
+    // A link to a directory is no directory to inotify.
+    if (watch_if_link(path) && may_match_below(path)) changes.rescan = true;
+  }
+}
+
+/// Where what is moved to `directory` came from: by its name there if it was renamed within it, else by a name that
+/// somebody wants.
+const std::string& Discovery::origin_in(const std::string& directory) const {
+  const auto& origins = moving_.second;
+  auto origin = origins.find(directory);
+  if (origin == origins.end()) {
+    origin = std::find_if(origins.begin(), origins.end(), [this](const auto& o) { return selection_of(o.second); });
+  }
+  return origin == origins.end() ? origins.begin()->second : origin->second;
+}
+
+/// Of a directory with several names: those that lead there no more.
+void Discovery::forget_other_names() {
+  std::vector<std::string> stale;
+  for (const auto& [directory, watched] : directories_) {
+    if (names_of_.at(watched.wd).size() > 1 && id_of(directory) != watched.id) stale.push_back(directory);
+  }
+  for (const std::string& directory : stale) forget_directory(directory);
 }
 
 }  // namespace fantail

@@ -16,6 +16,8 @@
 #include "common/base/unique_fd.h"
 #include "producer/glob.h"
 
+struct inotify_event;
+
 namespace fantail {
 
 /// What to tail: a pattern and the topic of what it finds.
@@ -50,7 +52,8 @@ class Discovery {
   };
   /// Takes in a bounded number of events; false when there were none.
   bool read_events(Changes& changes);
-  /// Adds the symbolic links that lead to another file than when it was last asked: no watch of ours sees that.
+  /// Adds the symbolic links that lead to another file, and asks for a scan if one leads to another directory, than when
+  /// it was last asked: no watch of ours sees that.
   void check_links(Changes& changes);
   /// Whether events tell of changes of the file at this path: its directory is watched.
   bool sees(const std::string& path) const;
@@ -73,9 +76,15 @@ class Discovery {
   /// Tells of changes of the file behind a symbolic link, which its directory's watch does not see.
   void watch_link(const std::string& path, FileId target);
   void forget_link(const std::string& path);
-  void watch_if_link(const std::string& path);
+  /// Whether a link to a directory, or one, is there.
+  bool watch_if_link(const std::string& path);
+  void take_in(const inotify_event& event, const std::string& directory, Changes& changes);
+  const std::string& origin_in(const std::string& directory) const;
+  void forget_other_names();
+  void check_roots(Changes& changes);
   void refuse(const std::string& path, mode_t mode);
   bool excluded(std::string_view path) const;
+  bool may_match_below(std::string_view directory) const;
 
   std::vector<Selection> selections_;
   std::vector<Glob> excludes_;
@@ -84,13 +93,14 @@ class Discovery {
     int wd;
     FileId id;  ///< what the name led to when it was watched
   };
-  std::map<int, std::string> directory_of_;
+  std::map<int, std::set<std::string>> names_of_;  ///< of watched directories, through links
   std::map<std::string, Watched, std::less<>> directories_;
   std::map<int, std::set<std::string>> links_of_;  ///< several may lead to one file
   std::map<std::string, Watched, std::less<>> links_;
   std::set<std::string> polled_;
-  std::pair<std::uint32_t, std::string> moving_;  ///< cookie and path of the last entry that was moved away
-  std::set<std::string> named_;                   ///< what cannot be read, or is no file, was told
+  /// Cookie of the last entry that was moved away, and its path by each name of its directory.
+  std::pair<std::uint32_t, std::map<std::string, std::string>> moving_;
+  std::set<std::string> named_;  ///< what cannot be read, or is no file, was told
   log::Repeated watch_limit_log_{std::chrono::minutes{10}};
   log::Repeated network_log_{std::chrono::hours{1}};
 };

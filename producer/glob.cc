@@ -110,20 +110,27 @@ struct Alternative {
   std::vector<Component> components;
   std::string root = "/";
 
-  bool match(const Parts& parts, std::size_t p, std::size_t c, bool directory) const {
-    if (p == parts.size()) {
-      // A directory may hold a match if anything is left to match below it.
-      return directory ? c < components.size() : c == components.size();
+  /// The components that may come next behind these parts; components.size() is the end of the pattern.
+  std::vector<bool> behind(const Parts& parts) const {
+    std::vector<bool> now(components.size() + 1);
+    std::vector<bool> next(components.size() + 1);
+    const auto may_come = [this](std::vector<bool>& at, std::size_t c) {
+      at[c] = true;
+      // `**` may be no directory at all; at the end it takes the file itself.
+      while (c + 1 < components.size() && components[c].kind == Component::Kind::kAnyDepth) at[++c] = true;
+    };
+    may_come(now, 0);
+    for (const std::string_view part : parts) {
+      next.assign(next.size(), false);
+      for (std::size_t c = 0; c < components.size(); ++c) {
+        if (!now[c] || !components[c].matches(part)) continue;
+        const bool any_depth = components[c].kind == Component::Kind::kAnyDepth;
+        if (any_depth) may_come(next, c);
+        if (!any_depth || c + 1 == components.size()) may_come(next, c + 1);
+      }
+      now.swap(next);
     }
-    if (c == components.size()) return false;
-    const Component& component = components[c];
-    if (component.kind != Component::Kind::kAnyDepth) {
-      return component.matches(parts[p]) && match(parts, p + 1, c + 1, directory);
-    }
-    if (c + 1 < components.size() && match(parts, p, c + 1, directory)) return true;
-    if (!component.matches(parts[p])) return false;
-    if (c + 1 == components.size() && p + 1 == parts.size()) return true;  // `**` at the end takes the file itself
-    return match(parts, p + 1, c, directory);
+    return now;
   }
 };
 
@@ -203,13 +210,19 @@ Result<Glob> Glob::parse(std::string_view pattern) {
 bool Glob::matches(std::string_view path) const {
   const Parts parts = split(path);
   return std::any_of(impl_->alternatives.begin(), impl_->alternatives.end(),
-                     [&](const Alternative& a) { return a.match(parts, 0, 0, false); });
+                     [&](const Alternative& a) -> bool { return a.behind(parts).back(); });
 }
 
-bool Glob::may_match_below(std::string_view directory) const {
+std::vector<Glob::Place> Glob::places_of(std::string_view directory) const {
   const Parts parts = split(directory);
-  return std::any_of(impl_->alternatives.begin(), impl_->alternatives.end(),
-                     [&](const Alternative& a) { return a.match(parts, 0, 0, true); });
+  std::vector<Place> out;
+  for (std::size_t a = 0; a < impl_->alternatives.size(); ++a) {
+    const std::vector<bool> behind = impl_->alternatives[a].behind(parts);
+    for (std::size_t c = 0; c + 1 < behind.size(); ++c) {
+      if (behind[c]) out.emplace_back(a, c);
+    }
+  }
+  return out;
 }
 
 const std::vector<std::string>& Glob::roots() const { return impl_->roots; }

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "common/base/result.h"
@@ -21,8 +22,11 @@ class Glob {
   ~Glob();
 
   bool matches(std::string_view path) const;
-  /// Whether a file below `directory` can match.
-  bool may_match_below(std::string_view directory) const;
+  /// What has to match next below a directory.
+  using Place = std::pair<std::size_t, std::size_t>;
+  /// Where in the pattern `directory` stands: the same files match below directories with the same places, none if there
+  /// are none.
+  std::vector<Place> places_of(std::string_view directory) const;
   /// The directories to start looking in: what precedes the first wildcard of each alternative.
   const std::vector<std::string>& roots() const;
   const std::string& text() const;

@@ -202,6 +202,7 @@ Tailer::Tracked& Tailer::track(StreamRecord record) {
   auto tracked = std::make_unique<Tracked>(std::move(record));
   Tracked& ref = *tracked;
   ref.active = now_;
+  ref.verified_end = ref.record.info.head;
   ref.file.count_in(open_files_, ref.record.info.stream);
   tracked_[ref.record.info.stream] = std::move(tracked);
   if (ref.record.info.sealed) awake_.insert(ref.record.info.stream);
@@ -226,10 +227,12 @@ std::size_t Tailer::turn(MonoTime now) {
   discovery_.read_events(changes);
   if (now >= next_sweep_) discovery_.check_links(changes);
   work += changes.touched.size();
-  // Who arrives may be who left from somewhere else.
+  // Who arrives may be who left from somewhere else, and is older than who is there now.
+  for (const auto& [path, origin] : changes.origins) {
+    if (changes.arrived.contains(path)) look_at(path, origin);
+  }
   for (const std::string& path : changes.arrived) {
-    const auto origin = changes.origins.find(path);
-    look_at(path, origin == changes.origins.end() ? std::string() : origin->second);
+    if (!changes.origins.contains(path)) look_at(path);
   }
   for (const std::string& path : changes.touched) {
     if (changes.arrived.contains(path)) continue;
@@ -376,9 +379,9 @@ void Tailer::refresh(Tracked& tracked) {
   const wire::StreamInfo* info = publisher_->info(id);
   if (info == nullptr) return;
   awake_.insert(id);
-  // New bytes are read at once, unless others wait before them: then the look itself has to tell whose bytes they are.
-  // The same when it is opened again: the inode may be another file's by now.
-  const bool verify = info->sent < info->head || !tracked.file.is_open();
+  // New bytes are read at once, unless others wait before them or nobody listens: then the look itself has to tell
+  // whose bytes they are. The same when it is opened again: the inode may be another file's by now.
+  const bool verify = info->sent < info->head || !tracked.file.is_open() || !publisher_->wanted(id);
   const auto look = tracked.file.look(verify);
   if (!look) {
     if (look.error().code == ErrorCode::kReplaced) return reincarnate(tracked, wire::LossReason::kTruncated);
@@ -490,8 +493,7 @@ void Tailer::announce_fresh() {
     if (tracked->file.is_open() || info.sent == info.head) {
       refresh(*tracked);
     } else {
-      tracked->verified_end = info.head;  // it was looked at when it was found
-      tracked->seen = true;
+      tracked->seen = true;  // when it was found
       awake_.insert(id);
     }
   }
@@ -606,6 +608,11 @@ StreamRecord Tailer::record_of(const Tracked& tracked) const {
   if (!record.ended_with_archive()) record.archive = tracked.file.archive_mark();
   if (const wire::StreamInfo* info = publisher_->info(record.info.stream)) {
     record.info.head = info->head;
+    // What was seen and not read yet may be of what the file holds next: a later run would take it for a loss of this.
+    const bool archive = tracked.file.archive_rest().has_value();
+    if (!tracked.record.info.sealed && !archive) {
+      record.info.head = std::min(info->head, std::max(record.fingerprint.cursor, tracked.verified_end));
+    }
   }
   // What was told may have been the length of what the file was rewritten with.
   if (tracked.seen_to && !record.info.sealed) record.info.head = std::max(*tracked.seen_to, record.fingerprint.cursor);

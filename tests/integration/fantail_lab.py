@@ -447,8 +447,11 @@ class Lab:
 
     def source(self, name: str = "app.log", node: str = "alpha") -> Source:
         """A file that does not exist until something is written to it."""
-        path = self.files_of(node) / name
-        source = Source(path, self.root / "kept" / node / Path(name).parent, node)
+        return self.source_at(self.files_of(node) / name, node)
+
+    def source_at(self, path: Path, node: str = "alpha") -> Source:
+        """The same, at a path of its own."""
+        source = Source(path, self.root / "kept" / node / path.parent.relative_to(path.anchor), node)
         self.sources.append(source)
         return source
 

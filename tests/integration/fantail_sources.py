@@ -100,6 +100,12 @@ class Source:
         self._live = False
         return old
 
+    def replaced(self) -> Incarnation:
+        """Somebody else has put another file at the path, or a link to one; the next append goes to that."""
+        old = self.current
+        self._live = False
+        return old
+
     def truncate(self) -> None:
         """Cuts the file to nothing in place (same inode); appends go on at its start."""
         os.truncate(self.path, 0)

@@ -42,6 +42,18 @@ def zst(plain: bytes) -> bytes:
     return packed("zstd", plain)
 
 
+def pzst(lab: Lab, plain: bytes) -> bytes:
+    """As pzstd writes it: before each frame one to be skipped, with that one's length."""
+    path = lab.root / "to-be-packed"
+    path.write_bytes(plain)
+    return subprocess.run(["pzstd", "-q", "-c", "-p", "4", path], capture_output=True, check=True).stdout
+
+
+def skippable(content: bytes, number: int = 0) -> bytes:
+    """A frame with something that is not part of the text."""
+    return (0x184D2A50 + number).to_bytes(4, "little") + len(content).to_bytes(4, "little") + content
+
+
 class Backlog:
     """Files in the folder of a node, with what their streams have to be."""
 
@@ -124,6 +136,44 @@ def test_what_is_in_archives_arrives_byte_for_byte(lab: Lab) -> None:
     assert backlog.differences(consumer) == []
     assert consumer.terminate() == 0
     assert offsets_are_right(backlog, consumer)
+
+
+@pytest.mark.skipif(shutil.which("pzstd") is None, reason="pzstd is not installed")
+def test_archives_of_pzstd_arrive_byte_for_byte(lab: Lab) -> None:
+    backlog = Backlog(lab)
+    plain = text(lab, MIB) * 20
+    content = pzst(lab, plain)
+    assert content[1:4] == skippable(b"")[1:4], "it begins with a frame to be skipped"
+    assert content.count(skippable(bytes(4))[:8]) > 1, "and so does each other part"
+    backlog.add("parallel.zst", content, plain)
+    producer, consumer = lab.pair("--once")
+    assert producer.wait_exit() == 0
+    assert backlog.differences(consumer) == []
+
+
+def test_frames_to_be_skipped_are_skipped_wherever_they_are(lab: Lab) -> None:
+    backlog = Backlog(lab)
+    one, two = text(lab, 100_000), text(lab, 100_000)
+    frames = {
+        "before": skippable(b"before", 3) + zst(one) + zst(two),
+        "between": zst(one) + skippable(bytes(100_000), 15) + skippable(b"") + zst(two),
+        "behind": zst(one) + zst(two) + skippable(b"behind"),
+        "all-over": skippable(b"1") + skippable(b"2") + zst(one) + skippable(b"3") + zst(two) + skippable(b"4"),
+    }
+    for name, content in frames.items():
+        backlog.add(name, content, one + two)
+    backlog.add("alone", skippable(b"nothing but this"), b"")
+    producer, consumer = lab.pair("--once")
+    assert producer.wait_exit() == 0
+    assert backlog.differences(consumer) == []
+    # What is appended goes on, whatever kind of frame it is.
+    for name in frames:
+        with (backlog.folder / name).open("ab") as out:
+            out.write(skippable(b"more") + zst(one))
+        backlog.plain[name] += one
+    producer.start()
+    assert producer.wait_exit() == 0
+    assert backlog.differences(consumer) == []
 
 
 def test_the_raw_bytes_arrive_when_that_is_asked_for(lab: Lab) -> None:

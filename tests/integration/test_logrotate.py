@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
 import subprocess
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -80,8 +82,10 @@ class Program:
 class Rotator:
     """logrotate with one rule, run on demand."""
 
-    def __init__(self, lab: Lab, program: Program, rules: str) -> None:
+    def __init__(self, lab: Lab, program: Program, rules: str, pause: bool = True) -> None:
+        """`pause`: the program writes nothing while it is copied and truncated."""
         self._program = program
+        self._pause = pause
         self._rules = lab.root / "logrotate.conf"
         self._state = lab.root / "logrotate.state"
         self._rules.write_text(f"{program.path} {{\n  rotate 100\n" + rules + "}\n")
@@ -90,7 +94,7 @@ class Rotator:
 
     def rotate(self) -> None:
         if self.copies:
-            with self._program.paused():
+            with self._program.paused() if self._pause else contextlib.nullcontext():
                 self._run()
         else:
             self._run()
@@ -173,6 +177,43 @@ def test_each_line_arrives_once(lab: Lab, rules: str, pattern: str, kind: str) -
             pace(ROTATE_EVERY if "dateext" not in rules else 1.1)
             trouble(lab, producer, kind, rotator.rotate)
     wait_each_line_once(lab, consumer, program)
+
+
+@pytest.mark.parametrize("kind", TROUBLES)
+@pytest.mark.parametrize("pattern", ("app.log", "app.log*"))
+def test_of_what_is_written_during_copytruncate_all_that_is_left_arrives_and_nothing_twice(
+    lab: Lab, pattern: str, kind: str
+) -> None:
+    """What is appended between copying and truncating is in no file any more. It may have been read in time."""
+    program = Program(lab)
+    consumer, producer = watched(lab, pattern)
+    rotator = Rotator(lab, program, RULES["copytruncate"], pause=False)
+    with program:
+        for _ in range(ROTATIONS):
+            pace(ROTATE_EVERY)
+            trouble(lab, producer, kind, rotator.rotate)
+    left = Counter(line for path in program.path.parent.iterdir() for line in whole_lines(path.read_bytes()))
+    assert max(left.values()) == 1
+    merged = Counter[bytes]()
+
+    def missing() -> Counter[bytes]:
+        nonlocal merged
+        merged = Counter(whole_lines(consumer.merged.read_bytes()))
+        return left - merged
+
+    lab.wait_until(
+        lambda: not missing(),
+        "all lines that are in the file and its copies have come",
+        explain=lambda: f"{len(missing())} are missing: {sorted(missing())[:3]}{mirrors(consumer)}",
+    )
+    again = [line for line, count in merged.items() if count > 1]
+    assert not again, f"{len(again)} lines came twice: {sorted(again)[:3]}{mirrors(consumer)}"
+    assert not merged - Counter(whole_lines(program.kept.read_bytes())), "nobody wrote other lines"
+
+
+def whole_lines(text: bytes) -> list[bytes]:
+    """Without the parts of lines that were cut: by their number and where it begins."""
+    return [line[:10] for line in text.split(b"\n") if len(line) == LINE - 1 and line[:9].isdigit()]
 
 
 def watched(lab: Lab, pattern: str, *flags: str) -> tuple[Consumer, Agent]:

@@ -527,6 +527,67 @@ TEST_F(TailerModelTest, AHeldFileIsReadAfterItWasDeleted) {
   EXPECT_EQ(consumer->received().begin()->second.bytes, incarnations[0]->bytes);
 }
 
+TEST_F(TailerModelTest, WhatWasSeenWhileNobodyListenedIsALossWhenItIsTruncated) {
+  for (const bool running : {true, false}) {
+    begin(1, "*.log");
+    append("a.log");
+    settle();
+    const StreamId first = consumer->received().begin()->first;
+    const FileOffset read{incarnations[0]->bytes.size()};
+    consumer->inlet.listening = false;
+    consumer->link.go_down();
+    append("a.log");
+    run(running ? kStep : 2s);
+    const FileOffset seen{incarnations[0]->bytes.size()};
+    if (!running) stop();
+    truncate_and_refill("a.log");
+    if (running) run(2s);
+    consumer->inlet.listening = true;
+    running ? connect() : start();
+    run(3s);
+    const Received& r = *consumer->of(first);
+    ASSERT_EQ(r.losses.size(), 1U) << "running: " << running;
+    EXPECT_EQ(r.losses[0].range, (ByteRange{read, seen}));
+    EXPECT_EQ(r.losses[0].reason, wire::LossReason::kTruncated);
+    EXPECT_EQ(consumer->received().size(), 2U);
+    end();
+  }
+}
+
+TEST_F(TailerModelTest, ACopyBesideAnyNameOfAFileTakesItsPlace) {
+  for (const bool running : {true, false}) {
+    begin(1, "*.log*");
+    append("a.log");
+    settle();
+    std::filesystem::create_hard_link(path("a.log"), path("z.log"));
+    at["z.log"] = at.at("a.log");
+    settle();
+    if (!running) stop();
+    copy_and_truncate("z.log");
+    if (!running) start();
+    settle();
+    expect_all_that_there_was();
+    EXPECT_EQ(consumer->received().size(), 2U);
+    end();
+  }
+}
+
+TEST_F(TailerModelTest, WhatWasRotatedBeforeAnybodyLookedIsOlderThanWhatTookItsPlace) {
+  begin(1, "*.log");
+  append("a.log");
+  settle();
+  rename("a.log");
+  append("a.log");
+  rename("a.log");
+  append("a.log");
+  settle();
+  expect_all_that_there_was();
+  std::map<std::uint64_t, std::string> in_sequence;
+  for (const auto& [id, r] : consumer->received()) in_sequence[r.info.sequence] = r.bytes;
+  ASSERT_EQ(in_sequence.size(), 3U);
+  EXPECT_EQ(in_sequence.rbegin()->second, at.at("a.log")->bytes);
+}
+
 TEST_F(TailerModelTest, OfAFileThatBeganAtItsEndNothingIsHeldAndNothingIsLost) {
   from_end = true;
   begin(1, "*.log", {"a.log"});

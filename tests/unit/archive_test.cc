@@ -91,13 +91,16 @@ TEST(ArchiveFormatTest, IsKnownByTheMagicAndBySomeOfItMaybe) {
   const auto format = [](std::string_view text) { return archive_format(as_bytes(text)); };
   EXPECT_EQ(format("\x1f\x8b"), ArchiveFormat::kGzip);
   EXPECT_EQ(format("\x28\xb5\x2f\xfd"), ArchiveFormat::kZstd);
-  for (const std::string_view text : {"", "\x1f", "\x1fx", "\x28\xb5\x2f", "\x28\xb5\x2fx", "text", "PK\x03\x04"}) {
+  EXPECT_EQ(format("\x50\x2a\x4d\x18"), ArchiveFormat::kZstd);
+  EXPECT_EQ(format("\x5f\x2a\x4d\x18"), ArchiveFormat::kZstd);
+  for (const std::string_view text : {"", "\x1f", "\x1fx", "\x28\xb5\x2f", "\x28\xb5\x2fx", "text", "PK\x03\x04",
+                                      "\x60\x2a\x4d\x18", "\x50\x2a\x4d", "P*M "}) {
     EXPECT_EQ(format(text), std::nullopt) << text;
   }
-  for (const std::string_view text : {"\x1f", "\x28", "\x28\xb5", "\x28\xb5\x2f"}) {
+  for (const std::string_view text : {"\x1f", "\x28", "\x28\xb5", "\x28\xb5\x2f", "\x57\x2a", "\x57\x2a\x4d"}) {
     EXPECT_TRUE(may_become_archive(as_bytes(text)));
   }
-  for (const std::string_view text : {"", "\x1f\x8b", "\x1fx", "\x28\xb5\x2fx", "t"}) {
+  for (const std::string_view text : {"", "\x1f\x8b", "\x1fx", "\x28\xb5\x2fx", "t", "P", "P*x", "\x57\x2a\x4d\x18"}) {
     EXPECT_FALSE(may_become_archive(as_bytes(text)));
   }
 }
@@ -433,9 +436,29 @@ TEST_P(ZstdTest, AWrongChecksumIsDamageBehindTheLastByteWhateverTheHeaderSays) {
 
 TEST_P(ZstdTest, SkippableFramesAreSkipped) {
   const std::string skipped = std::string("\x5a\x2a\x4d\x18\x05\x00\x00\x00", 8) + "12345";
-  write(zstd("one ") + skipped + skipped + zstd("two") + skipped);
-  EXPECT_EQ(take(), "one two");
+  const std::string empty("\x50\x2a\x4d\x18\x00\x00\x00\x00", 8);
+  const std::string long_one = std::string("\x5f\x2a\x4d\x18\x00\x00\x20\x00", 8) + std::string(2 * kMiB, '\xff');
+  for (const std::string& before : {std::string(), skipped, empty, long_one, skipped + empty}) {
+    write(before + zstd("one ") + skipped + empty + long_one + zstd("two") + skipped);
+    EXPECT_EQ(take(), "one two");
+    EXPECT_EQ(archive->rest(size()), Rest::kNone);
+  }
+  write(skipped + empty);
+  EXPECT_EQ(take(), "");
   EXPECT_EQ(archive->rest(size()), Rest::kNone);
+}
+
+TEST_P(ZstdTest, ASkippableFrameThatIsCutIsIncomplete) {
+  const std::string whole = std::string("\x5a\x2a\x4d\x18\x05\x00\x00\x00", 8) + "12345";
+  for (std::size_t size = kMagicBytes; size < whole.size(); ++size) {
+    write(whole.substr(0, size));
+    EXPECT_EQ(take(), "");
+    EXPECT_EQ(archive->rest(size), Rest::kIncomplete) << size;
+  }
+  write(whole.substr(0, 6));
+  EXPECT_EQ(take(), "");
+  test::append(path, whole.substr(6) + zstd("text"));
+  EXPECT_EQ(take(), "text");
 }
 
 TEST_P(ZstdTest, AWindowThatIsTooLargeIsRefusedWithTheReason) {

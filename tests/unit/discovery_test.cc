@@ -110,6 +110,85 @@ TEST_F(DiscoveryTest, LinksInCirclesEnd) {
   EXPECT_THAT(scan(), Contains("sub/a.log"));
 }
 
+TEST_F(DiscoveryTest, ADirectoryThatOnePatternReachesThroughALinkIsFoundUnderItsNameForAnother) {
+  touch("elsewhere/a.log");
+  touch("elsewhere/a.txt");
+  fs::create_directory(files / "links");
+  fs::create_directory_symlink(files / "elsewhere", files / "links/here");
+  look_for({"links/**/*.log", "elsewhere/*.txt"});
+  EXPECT_THAT(scan(), UnorderedElementsAre("links/here/a.log", "elsewhere/a.txt"));
+  EXPECT_THAT(matched, ElementsAre(1, 1));
+  look_for({"link*/*/*.log", "else*/*.txt"});
+  EXPECT_THAT(scan(), UnorderedElementsAre("links/here/a.log", "elsewhere/a.txt"));
+}
+
+TEST_F(DiscoveryTest, ADirectoryIsFoundWhereThePatternTakesItsFilesWhateverLinkLeadsThereAtFirst) {
+  touch("x/b/logs/a.log");
+  fs::create_directory_symlink(files / "x/b/logs", files / "x/a");
+  fs::create_directory_symlink(files / "x/b/logs", files / "x/c");
+  look_for({"x/*/logs/*.log"});
+  EXPECT_THAT(scan(), ElementsAre("x/b/logs/a.log"));
+}
+
+TEST_F(DiscoveryTest, WhatTwoPatternsTakeIsFoundOnce) {
+  touch("sub/a.log");
+  look_for({"**/*.log", "sub/*.log", "sub/*"});
+  EXPECT_THAT(scan(), ElementsAre("sub/a.log"));
+  EXPECT_THAT(matched, ElementsAre(1, 0, 0));
+}
+
+TEST_F(DiscoveryTest, ADirectoryWithTwoNamesTellsOfChangesByBoth) {
+  touch("real/a.log");
+  fs::create_directory_symlink(files / "real", files / "link");
+  look_for({"link/*.log", "real/*.txt"});
+  scan();
+  touch("real/b.log");
+  EXPECT_TRUE(arrived("link/b.log"));
+  touch("real/b.txt");
+  EXPECT_TRUE(arrived("real/b.txt"));
+  fs::rename(files / "real/b.log", files / "real/b.old");
+  EXPECT_TRUE(arrived("link/b.old"));
+  EXPECT_EQ(changes.origins[files / "link/b.old"], files / "link/b.log");
+
+  fs::remove(files / "link");
+  scan();
+  changes = {};
+  touch("real/c.txt");
+  EXPECT_TRUE(arrived("real/c.txt"));
+  EXPECT_FALSE(changes.arrived.contains(files / "link/c.txt"));
+  EXPECT_FALSE(discovery->sees(files / "link/c.log"));
+}
+
+TEST_F(DiscoveryTest, ANewLinkToADirectoryAsksForAScanThatFindsItsFiles) {
+  touch("elsewhere/a.log");
+  fs::create_directory(files / "x");
+  look_for({"x/*/*.log"});
+  EXPECT_THAT(scan(), IsEmpty());
+  fs::create_directory_symlink(files / "elsewhere", files / "x/link");
+  EXPECT_TRUE(rescan_wanted());
+  EXPECT_THAT(scan(), ElementsAre("x/link/a.log"));
+  touch("elsewhere/a.log");
+  EXPECT_TRUE(touched("x/link/a.log"));
+}
+
+TEST_F(DiscoveryTest, ALinkToADirectoryThatLeadsElsewhereAsksForAScan) {
+  touch("v1/logs/a.log");
+  touch("v2/logs/b.log");
+  fs::create_directory_symlink("v1", files / "current");
+  look_for({"current/logs/*.log"});
+  EXPECT_THAT(scan(), ElementsAre("current/logs/a.log"));
+  discovery->check_links(changes);
+  EXPECT_FALSE(changes.rescan);
+
+  fs::remove(files / "current");
+  fs::create_directory_symlink("v2", files / "current");
+  discovery->check_links(changes);
+  EXPECT_TRUE(changes.rescan);
+  EXPECT_THAT(scan(), ElementsAre("current/logs/b.log"));
+  touch("v2/logs/c.log");
+  EXPECT_TRUE(arrived("current/logs/c.log"));
+}
+
 TEST_F(DiscoveryTest, TellsOfNewFiles) {
   look_for({"*.log"});
   scan();

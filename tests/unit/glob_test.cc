@@ -78,11 +78,22 @@ TEST(GlobTest, KnowsWhereToLook) {
   const auto glob = Glob::parse("/v/{a,b}/*/x.log");
   ASSERT_TRUE(glob);
   EXPECT_THAT(glob->roots(), testing::UnorderedElementsAre("/v/a", "/v/b"));
-  EXPECT_TRUE(glob->may_match_below("/v/a"));
-  EXPECT_TRUE(glob->may_match_below("/v/a/sub"));
-  EXPECT_FALSE(glob->may_match_below("/v/c"));
-  EXPECT_FALSE(glob->may_match_below("/v/a/sub/deeper"));
+  EXPECT_FALSE(glob->places_of("/v/a").empty());
+  EXPECT_FALSE(glob->places_of("/v/a/sub").empty());
+  EXPECT_TRUE(glob->places_of("/v/c").empty());
+  EXPECT_TRUE(glob->places_of("/v/a/sub/deeper").empty());
   EXPECT_THAT(Glob::parse("/v/x.log")->roots(), testing::ElementsAre("/v"));
+}
+
+TEST(GlobTest, DirectoriesWithTheSamePlacesHaveTheSameMatchesBelow) {
+  const auto any_depth = Glob::parse("/v/**/*.log");
+  ASSERT_TRUE(any_depth);
+  EXPECT_EQ(any_depth->places_of("/v"), any_depth->places_of("/v/a/b"));
+  const auto by_level = Glob::parse("/v/*/logs/*.log");
+  ASSERT_TRUE(by_level);
+  EXPECT_EQ(by_level->places_of("/v/a"), by_level->places_of("/v/logs"));
+  EXPECT_NE(by_level->places_of("/v/a"), by_level->places_of("/v/a/logs"));
+  EXPECT_THAT(by_level->places_of("/v/a/other"), testing::IsEmpty());
 }
 
 }  // namespace
