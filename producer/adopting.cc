@@ -160,6 +160,14 @@ std::optional<Verdict> Tailer::judge(FileContent& file, const std::string& path,
 std::optional<Verdict> Tailer::judge(const Place& place, StreamId& of) {
   if (!place.content.tells({})) return std::nullopt;
   Newcomer newcomer(place.content);
+  // What it was made of may have been found by the same walk.
+  const bool like_fresh =
+      place.archive != nullptr && std::any_of(fresh_.begin(), fresh_.end(), [&](const auto& record) {
+        const auto likeness = newcomer.likeness(record.fingerprint);
+        return likeness == Newcomer::Likeness::kYes ||
+               (likeness == Newcomer::Likeness::kIfKin && are_kin(place.path, record.current_path));
+      });
+  if (like_fresh) announce_fresh();
   std::vector<StreamId> candidates;
   std::vector<std::uint64_t> ends;
   for (const auto& [id, tracked] : tracked_) {

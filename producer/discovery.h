@@ -52,8 +52,8 @@ class Discovery {
   };
   /// Takes in a bounded number of events; false when there were none.
   bool read_events(Changes& changes);
-  /// Adds the symbolic links that lead to another file, and asks for a scan if one leads to another directory, than when
-  /// it was last asked: no watch of ours sees that.
+  /// Adds the symbolic links that lead to another file, and asks for a scan if one leads to another directory, than
+  /// when it was last asked: no watch of ours sees that.
   void check_links(Changes& changes);
   /// Whether events tell of changes of the file at this path: its directory is watched.
   bool sees(const std::string& path) const;

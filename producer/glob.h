@@ -24,8 +24,8 @@ class Glob {
   bool matches(std::string_view path) const;
   /// What has to match next below a directory.
   using Place = std::pair<std::size_t, std::size_t>;
-  /// Where in the pattern `directory` stands: the same files match below directories with the same places, none if there
-  /// are none.
+  /// Where in the pattern `directory` stands: the same files match below directories with the same places, none if
+  /// there are none.
   std::vector<Place> places_of(std::string_view directory) const;
   /// The directories to start looking in: what precedes the first wildcard of each alternative.
   const std::vector<std::string>& roots() const;

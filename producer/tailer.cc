@@ -12,15 +12,11 @@
 namespace fantail {
 namespace {
 
-constexpr Duration kSaveInterval = 1s;
-constexpr Duration kSaveAbsencesInterval = 1min;
 constexpr Duration kWalkSpacing = 200ms;     // however many directories come and go
 constexpr int kWalksRest = 200;              // times as long as a walk took, so that many files cost no processor
 constexpr int kWalksRestAtMost = 10;         // times the period that is wanted
 constexpr Duration kMissingGrace = 1s;       // a rename shows as two events, possibly of two directories
 constexpr Duration kPollInterval = 1s;       // of directories of which no events tell
-constexpr std::size_t kFreshAtATime = 4096;  // recording them waits for the disk
-constexpr std::size_t kLooksPerTurn = 512;   // at files that were there at the start
 constexpr std::size_t kSearchesPerTurn = 4;  // of directories, for copies of files that were deleted
 
 }  // namespace
@@ -73,131 +69,6 @@ Status Tailer::start(StreamPublisher& publisher, MonoTime now) {
   return {};
 }
 
-/// Takes up what is known, and finds what is there.
-Status Tailer::begin() {
-  if (auto ok = load_copies(); !ok) return ok;
-  std::vector<StreamId> replaced;
-  if (auto ok = registry_.each_stream([&](StreamRecord&& record) { take_up(std::move(record), replaced); }); !ok) {
-    return ok;
-  }
-  if (auto ok = registry_.load_consumers(ledger_); !ok) return ok;
-  const auto absences = registry_.load_absences();
-  if (!absences) return tl::unexpected(absences.error());
-  for (const auto& [name, away] : *absences) absences_.load(name, away);
-  start_.emplace();
-  start_->first = tracked_.empty() && !registry_.started();  // a registry of before there was that row has streams
-  // An inode has one file at a time. The older stream had ended, or gone on in a copy, and the end of the program came
-  // before that was saved.
-  for (const StreamId id : replaced) {
-    if (Tracked* tracked = find(id)) lose_file(*tracked, wire::LossReason::kTruncated);
-  }
-  find_files();
-  return go_on_starting();
-}
-
-/// Of the run before. `replaced`: those whose inode another stream has by now.
-void Tailer::take_up(StreamRecord record, std::vector<StreamId>& replaced) {
-  // Sealed and its file is there: a copy that lacks the stream's end, see adopt(). Else it was readable only through
-  // the descriptor of the run that ended: the file had no name any more.
-  std::optional<FileOffset> copied_to;
-  if (record.info.sealed && !record.gone) {
-    TailedFile copy(record.current_path, record.key, record.fingerprint);
-    const auto look = copy.look(true);
-    if (look && look->size <= record.info.head.raw) copied_to = FileOffset{look->size};
-  }
-  if (record.ended_with_archive() && key_of(record.current_path) != record.key) {
-    const auto moved = find_in_directory(std::filesystem::path(record.current_path).parent_path(), {record.key});
-    if (!moved.empty()) record.current_path = moved.begin()->second;
-  }
-  const bool in_archive = record.ended_with_archive() && key_of(record.current_path) == record.key;
-  if (in_archive && !record.gone && record.info.head > record.archive->offset) copied_to = record.archive->offset;
-  const bool held_until_then = record.info.sealed && !record.gone && !copied_to && !in_archive;
-  if (held_until_then) {
-    record.gone = wire::LossReason::kDeleted;
-    record.info.sent = record.info.head;
-  }
-  Tracked& tracked = track(std::move(record));
-  if (lives_in_archive(tracked)) tracked.seen_to = tracked.record.info.head;
-  if (tracked.record.info.sealed) {
-    tracked.sealed_since = now_;
-    // Its file is not to be taken for a new one.
-    if ((tracked.record.archive_damaged() || in_archive) &&
-        by_key_.try_emplace(tracked.record.key, tracked.record.info.stream).second) {
-      link_path(tracked);
-    }
-    if (copied_to && tracked.file.open()) {
-      tracked.copied_to = copied_to;
-      by_key_[tracked.record.key] = tracked.record.info.stream;
-    }
-    if (held_until_then) {
-      counters_.given_up_bytes += uncommitted_bytes(tracked);
-      dirty_.insert(tracked.record.info.stream);
-    }
-    return;
-  }
-  const auto [at, only] = by_key_.try_emplace(tracked.record.key, tracked.record.info.stream);
-  if (!only) replaced.push_back(std::exchange(at->second, tracked.record.info.stream));
-  link_path(tracked);
-}
-
-/// Walks everything and puts in order what is there: first the files that have something to send.
-void Tailer::find_files() {
-  last_scan_ = now_;
-  ++counters_.walks;
-  ignored_ = 0;
-  const MonoTime began = mono_now();
-  std::vector<FoundFile>& found = start_->found;
-  matched_ = discovery_.scan([&](const std::string& path, const Selection&) {
-    if (auto status = status_of(path)) found.push_back({path, *status});
-  });
-  plan_next_walk(now_, mono_now() - began);
-  arrange(found, config_.order);
-  std::stable_partition(found.begin(), found.end(), [this](const FoundFile& file) { return !is_quiet(file.status); });
-}
-
-/// As far as its size tells.
-bool Tailer::is_quiet(const FileStatus& file) const {
-  const auto known = by_key_.find(file.key);
-  const auto tracked = known == by_key_.end() ? tracked_.end() : tracked_.find(known->second);
-  return tracked != tracked_.end() && file.size == tracked->second->file.fingerprint().cursor.raw;
-}
-
-/// Looks at a bounded number of the files that were there. At all where some begin at their end: a start that is cut
-/// short would not be the first again, and what is left would begin at 0.
-Status Tailer::go_on_starting() {
-  first_start_ = start_->first;
-  const std::vector<FoundFile>& found = start_->found;
-  const bool divisible = !first_start_ || !discovery_.from_end_anywhere();
-  const std::size_t end = divisible ? std::min(found.size(), start_->next + kLooksPerTurn) : found.size();
-  for (; start_->next < end; ++start_->next) look_at(found[start_->next].path);
-  first_start_ = false;
-  const bool done = start_->next == found.size();
-  if (done || fresh_.size() >= kFreshAtATime) announce_fresh();
-  return done ? end_start() : Status{};
-}
-
-Status Tailer::end_start() {
-  start_.reset();
-  if (ignored_ > 0) {
-    log::info("old files are left alone until they are written to", {{"files", ignored_}});
-  }
-  look_for_those_not_met();
-  // What the walk did not meet under its old name may have been renamed to one that no pattern takes.
-  for (const auto& [key, id] : std::unordered_map(by_key_)) {
-    Tracked* tracked = find(id);
-    if (tracked == nullptr || tracked->file.is_open() || tracked->met_in_walk == counters_.walks) continue;
-    const auto there = key_of(tracked->file.path());
-    if (there && *there == key) {
-      refresh(*tracked);
-    } else {
-      lost_sight(*tracked);
-    }
-  }
-  announce_fresh();
-  // Files that could not be recorded yet will say so when they are.
-  return fresh_.empty() ? registry_.set_started() : Status{};
-}
-
 Tailer::Tracked& Tailer::track(StreamRecord record) {
   auto tracked = std::make_unique<Tracked>(std::move(record));
   Tracked& ref = *tracked;
@@ -246,7 +117,7 @@ std::size_t Tailer::turn(MonoTime now) {
   }
   if (changes.rescan) next_scan_ = std::min(next_scan_, last_scan_ + kWalkSpacing);
   if (start_) {
-    work += kLooksPerTurn;
+    ++work;
     if (auto ok = go_on_starting(); !ok && save_error_log_.occurred(now)) {
       log::error("cannot record that the first start is done", {{"error", ok.error()}});
     }
@@ -597,57 +468,6 @@ void Tailer::give_up(Tracked& tracked, wire::LossReason reason) {
   missing_.erase(id);
   tracked.file.close();
   dirty_.insert(id);
-}
-
-// ---- saving
-
-StreamRecord Tailer::record_of(const Tracked& tracked) const {
-  StreamRecord record = tracked.record;
-  record.current_path = tracked.file.path();
-  record.fingerprint = tracked.file.fingerprint();
-  if (!record.ended_with_archive()) record.archive = tracked.file.archive_mark();
-  if (const wire::StreamInfo* info = publisher_->info(record.info.stream)) {
-    record.info.head = info->head;
-    // What was seen and not read yet may be of what the file holds next: a later run would take it for a loss of this.
-    const bool archive = tracked.file.archive_rest().has_value();
-    if (!tracked.record.info.sealed && !archive) {
-      record.info.head = std::min(info->head, std::max(record.fingerprint.cursor, tracked.verified_end));
-    }
-  }
-  // What was told may have been the length of what the file was rewritten with.
-  if (tracked.seen_to && !record.info.sealed) record.info.head = std::max(*tracked.seen_to, record.fingerprint.cursor);
-  return record;
-}
-
-void Tailer::save(MonoTime now) {
-  next_save_ = now + kSaveInterval;
-  std::vector<StreamRecord> changed;
-  for (const StreamId id : dirty_) {
-    if (const Tracked* tracked = find(id)) changed.push_back(record_of(*tracked));
-  }
-  auto ok = registry_.save(changed, commits_);
-  if (ok) ok = save_copies();
-  if (!ok) {
-    if (const auto n = save_error_log_.occurred(now)) {
-      log::error("cannot save positions, will keep trying", {{"error", ok.error()}, {"count", *n}});
-    }
-    return;
-  }
-  dirty_.clear();
-  commits_.clear();
-  if (now < next_absences_) return;
-  if (auto saved = registry_.save_absences(absences_.all(now), ledger_); !saved) {
-    if (const auto n = save_error_log_.occurred(now)) {
-      log::error("cannot save for how long consumers are away", {{"error", saved.error()}, {"count", *n}});
-    }
-    return;
-  }
-  next_absences_ = now + kSaveAbsencesInterval;
-}
-
-void Tailer::save_now() {
-  next_absences_ = {};
-  save(now_);
 }
 
 // ---- what the publisher tells

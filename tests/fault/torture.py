@@ -179,7 +179,7 @@ def _keep(lab: Lab) -> None:
     """A copy, because parts of it are on file systems that will be unmounted."""
     for agent in lab.agents:
         agent.end()
-    shutil.copytree(lab.root, _kept(lab), symlinks=True, ignore=shutil.ignore_patterns("ballast"))
+    shutil.copytree(lab.root, _kept(lab), symlinks=True, ignore=shutil.ignore_patterns("ballast", "admin"))  # a socket
 
 
 if __name__ == "__main__":

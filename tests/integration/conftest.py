@@ -15,6 +15,16 @@ from fantail_netlab import Netlab
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--share", metavar="K/N", default="1/1", help="run only the K-th of N equal shares of the tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Every N-th test: neighbours, which take about as long as each other, are spread over the shares."""
+    share, shares = map(int, config.getoption("--share").split("/"))
+    items[:] = items[share - 1 :: shares]
+
+
 @pytest.fixture(scope="session")
 def bin_dir() -> Path:
     folder = Path(os.environ.get("FANTAIL_BIN_DIR", _REPOSITORY / "build" / "release" / "bin")).resolve()

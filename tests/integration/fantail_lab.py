@@ -289,7 +289,8 @@ class Agent:
 
     def thaw(self) -> None:
         for pid in (*self.children(), self.pid):
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # a program that is to end may have ended its children by now
+                os.kill(pid, signal.SIGCONT)
 
     def terminate(self, deadline: float = DEADLINE) -> int:
         """Asks it to end (SIGTERM); its exit code."""

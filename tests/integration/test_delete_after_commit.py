@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
@@ -40,6 +41,32 @@ def test_a_file_that_is_committed_is_deleted_and_its_name_is_free_for_another(la
     assert not list(path.parent.iterdir()), "nothing is left"
     assert producer.terminate() == 0
     assert consumer.terminate() == 0
+
+
+def test_archives_are_deleted_too(lab: Lab) -> None:
+    """One that was found as such, and one that a rotated file was compressed to, which its stream goes on in."""
+    folder = lab.files_of("alpha")
+    found, live, rotated = folder / "old.log.gz", folder / "app.log", folder / "app.log.1.gz"
+    found.write_bytes(gzip.compress(lines(50_000, "found")))
+    producer, consumer = lab.pair("--delete-after-commit", "--delete-grace", "1")
+    with live.open("wb") as program:  # as long as it is open for writing it stays
+        program.write(lines(5000, "live"))
+        program.flush()
+        wait_gone(lab, producer, found)
+        wait_mirror(lab, consumer, live, lines(5000, "live"))
+        producer.terminate()
+        program.write(lines(5000, "more"))
+    rotated.write_bytes(gzip.compress(live.read_bytes()))
+    live.unlink()
+
+    producer.start()
+
+    wait_mirror(lab, consumer, live, lines(5000, "live") + lines(5000, "more"))
+    lab.wait_until(lambda: not rotated.exists(), "the archive is deleted", explain=producer.report)
+    assert not list(folder.iterdir()), "nothing is left"
+    assert mirrored(consumer, found).read_bytes() == lines(50_000, "found")
+    assert [path.name for path in sorted(mirrored(consumer, live).parent.iterdir())] == ["app.log", "old.log.gz"]
+    assert consumer.terminate() == 0, "nothing was lost"
 
 
 def test_a_file_stays_while_one_of_two_consumers_is_away(lab: Lab) -> None:

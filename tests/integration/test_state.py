@@ -716,7 +716,9 @@ def test_z14_an_interrupted_client_leaves_the_operation_whole(states: StateLab) 
     """SIGINT at any moment of a transaction of two keys: both or neither."""
     states.server()
     both = '{"then":[["increment","x",1],["increment","y",1]]}'
-    shell = states.shell(f"while :; do echo '{both}' | timeout -s INT 0.04 \"$STATE\" txn || :; done")
+    shell = states.shell(
+        f"while :; do for s in 0.03 0.06 0.12 0.5; do echo '{both}' | timeout -s INT $s \"$STATE\" txn || :; done; done"
+    )
     shell.may_end = True
     states.lab.wait_until(lambda: states.items().get("x", 0) >= 5, "some transactions are done")
     shell.end()

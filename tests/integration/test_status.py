@@ -107,7 +107,9 @@ def test_a_deleted_file_is_shown_with_who_it_is_held_for_and_forgetting_that_one
     summary, [held] = wait_status(
         lab,
         producer,
-        lambda _, streams: streams and streams[0]["state"] == "held" and len(streams[0]["waiting"]) == 1,
+        lambda _, streams: streams
+        and streams[0]["state"] == "held"
+        and [who["connected"] for who in streams[0]["waiting"]] == [False],
         "the file is held for the one who is away",
     )
     assert held["waiting"] == [{"consumer": "two", "from": committed, "to": end, "connected": False}]

@@ -780,6 +780,16 @@ TEST_P(CompressedTest, TheStreamGoesOnInTheArchive) {
   }
 }
 
+TEST_P(CompressedTest, AnArchiveThatIsFoundWithTheFileThatItIsMadeOfIsItsCopy) {
+  begin_with("known before\n");
+  stop();
+  append("b.log", chance->text(100'000));
+  test::rewrite(path("b.log.gz"), test::compress(GetParam(), at.at("b.log")->bytes));
+  start_again();
+  expect_all_that_there_was();
+  EXPECT_EQ(consumer->received().size(), 2U);
+}
+
 TEST_P(CompressedTest, ItGoesOnThereAfterAKillAtAnyMoment) {
   begin_with(Chance(1).text(1'000'000));
   lag(chance->text(4'000'000));
