@@ -221,7 +221,14 @@ void Consumer::wait(MonoTime now, StopSignals& signals) {
   if (admin_) until = std::min(until, admin_->due());
   if (multicast_) until = std::min({until, multicast_->relay().due(now), now + kWatchInterval});
   if (retry_at_) until = std::min(until, *retry_at_);
-  if (stdout_ != nullptr && !stdout_->drained()) until = std::min<MonoTime>(until, now + 5ms);
+  if (stdout_ != nullptr && !stdout_->drained()) {
+    // A pipe has room as soon as one page was read: woken each time, both sides would do little else.
+    if (stdout_->being_read()) {
+      until = std::min<MonoTime>(until, now + 1ms);
+    } else {
+      waiter.add_writable(STDOUT_FILENO);
+    }
+  }
   if (config_.once || config_.idle_exit > 0s) until = std::min(until, next_check_);
   if (on_terminal_) until = std::min(until, next_progress_);
   waiter.wait(until - now);

@@ -1,5 +1,6 @@
 #include "consumer/stdout_sink.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -9,12 +10,19 @@
 namespace fantail {
 namespace {
 
-constexpr std::size_t kBufferBytes = 256 * 1024;
+constexpr std::size_t kBufferBytes = 1024 * 1024;
+constexpr int kPipeBytes = 1024 * 1024;
 constexpr std::size_t kNeverBlocks = 4096;  // PIPE_BUF: what a pipe takes whole once poll says it is writable
 
 }  // namespace
 
+StdoutSink::StdoutSink(RecordFormat format, LineRules rules, Duration flush_partial)
+    : LineSink(std::move(format), std::move(rules), flush_partial) {
+  (void)::fcntl(STDOUT_FILENO, F_SETPIPE_SZ, kPipeBytes);  // fails if it is no pipe: all the same
+}
+
 Status StdoutSink::drain() {
+  being_read_ = false;
   while (written_ < buffer_.size() && !closed_) {
     pollfd writable{STDOUT_FILENO, POLLOUT, 0};
     if (::poll(&writable, 1, 0) <= 0) break;
@@ -25,6 +33,7 @@ Status StdoutSink::drain() {
     if (n < 0 && errno == EPIPE) closed_ = true;
     if (n < 0) return fail_errno(errno, "standard output");
     written_ += static_cast<std::size_t>(n);
+    being_read_ = true;
   }
   if (written_ == buffer_.size()) {
     buffer_.clear();

@@ -10,14 +10,16 @@ namespace fantail {
 /// say so, and the streams wait.
 class StdoutSink final : public LineSink {
  public:
-  StdoutSink(RecordFormat format, LineRules rules, Duration flush_partial)
-      : LineSink(std::move(format), std::move(rules), flush_partial) {}
+  /// Makes a pipe as large as one may be without privileges (1 MiB).
+  StdoutSink(RecordFormat format, LineRules rules, Duration flush_partial);
 
   const std::string& key() const override { return key_; }
   Status flush(MonoTime now) override;
   void finish() override { emit_overdue(MonoTime::max()); }
   Checkpoint checkpoint() override;
   bool drained() const override { return buffer_.empty(); }
+  /// Something could be written, when it was tried last.
+  bool being_read() const { return being_read_; }
   /// Nobody reads any more (EPIPE).
   bool closed() const { return closed_; }
 
@@ -30,6 +32,7 @@ class StdoutSink final : public LineSink {
   std::string key_ = "stdout";
   std::string buffer_;
   std::size_t written_ = 0;  ///< of buffer_
+  bool being_read_ = false;
   bool closed_ = false;
 };
 

@@ -26,8 +26,9 @@ int mailbox_of(void* socket) {
 
 }  // namespace
 
-void Waiter::add_socket(void* socket) { items_.push_back({socket, mailbox_of(socket)}); }
-void Waiter::add_descriptor(int fd) { items_.push_back({nullptr, fd}); }
+void Waiter::add_socket(void* socket) { items_.push_back({socket, mailbox_of(socket), POLLIN}); }
+void Waiter::add_descriptor(int fd) { items_.push_back({nullptr, fd, POLLIN}); }
+void Waiter::add_writable(int fd) { items_.push_back({nullptr, fd, POLLOUT}); }
 
 void Waiter::wait(Duration timeout, SpinPolicy* spin) {
   bool at_once = false;
@@ -36,7 +37,7 @@ void Waiter::wait(Duration timeout, SpinPolicy* spin) {
   for (Item& item : items_) {
     item.ready = item.socket != nullptr && has_message(item.socket);
     at_once = at_once || item.ready;
-    polled.push_back({item.fd, POLLIN, 0});
+    polled.push_back({item.fd, item.events, 0});
   }
   const auto look = [&polled](Duration limit) {
     const auto ms = std::chrono::ceil<std::chrono::milliseconds>(std::max(limit, Duration::zero())).count();

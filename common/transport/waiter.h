@@ -14,6 +14,8 @@ class Waiter {
   /// `socket` is a libzmq socket as given by the native_socket() of our socket classes.
   void add_socket(void* socket);
   void add_descriptor(int fd);
+  /// Until it can be written to, or nobody reads it any more.
+  void add_writable(int fd);
   /// Returns when something may be readable, a signal came, or after `timeout` (rounded up to a millisecond, not
   /// negative). Cheaper than zmq::poll, which asks every socket again after waking; whoever is woken here looks anyway.
   /// `spin`: may make it look for a while before it sleeps; nullptr: sleeps at once.
@@ -26,6 +28,7 @@ class Waiter {
   struct Item {
     void* socket;
     int fd;
+    short events;
     bool ready = false;
   };
   std::vector<Item> items_;
