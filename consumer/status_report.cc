@@ -21,9 +21,8 @@ Result<Json> ask(rpc::AdminClient& running, const char* method, const Json& argu
   return parse_json(*answer);
 }
 
-/// By id.
-Result<std::unordered_map<std::string, Json>> ask_streams(rpc::AdminClient& running) {
-  std::unordered_map<std::string, Json> out;
+/// Into `out`, by id.
+Status ask_streams(rpc::AdminClient& running, std::unordered_map<std::string, Json>& out) {
   Json after = "";
   for (;;) {
     auto page = ask(running, "streams", {{"after", after}});
@@ -32,7 +31,7 @@ Result<std::unordered_map<std::string, Json>> ask_streams(rpc::AdminClient& runn
       std::string id = stream.at("stream").get<std::string>();
       out.emplace(std::move(id), std::move(stream));
     }
-    if (!page->contains("next")) return out;
+    if (!page->contains("next")) return {};
     after = page->at("next");
   }
 }
@@ -86,9 +85,7 @@ Result<ConsumerReport> consumer_report(CursorStore& store, rpc::AdminClient* run
     auto summary = ask(*running, "summary", Json::object());
     if (!summary) return tl::unexpected(summary.error());
     report.summary = std::move(*summary);
-    auto streams = ask_streams(*running);
-    if (!streams) return tl::unexpected(streams.error());
-    live = std::move(*streams);
+    if (auto ok = ask_streams(*running, live); !ok) return tl::unexpected(ok.error());
   }
   const auto lost = store.losses();
   if (!lost) return tl::unexpected(lost.error());

@@ -26,17 +26,20 @@ class OpenFiles {
   explicit OpenFiles(std::size_t limit) : limit_(limit) {}
   /// Called before a file is opened that would be one too many: closes others, if it can.
   void on_full(std::function<void()> make_room) { make_room_ = std::move(make_room); }
+  /// How many descriptors of the same share are open for files that are no streams yet.
+  void count_also(std::function<std::size_t()> others) { others_ = std::move(others); }
 
   /// Makes room first. A few more than the limit may be open for a moment: too_many() shows that something has to be
   /// given up.
   bool may_open() {
-    if (open_.size() >= limit_ && make_room_) make_room_();
-    return open_.size() < limit_ || open_.size() - limit_ < kBeyond;
+    if (in_use() >= limit_ && make_room_) make_room_();
+    return in_use() < limit_ || in_use() - limit_ < kBeyond;
   }
   void opened(StreamId stream) { open_.insert(stream); }
   void closed(StreamId stream) { open_.erase(stream); }
   const std::unordered_set<StreamId>& streams() const { return open_; }
   std::size_t count() const { return open_.size(); }
+  std::size_t in_use() const { return open_.size() + (others_ ? others_() : 0); }
   std::size_t limit() const { return limit_; }
   /// More are open than may be: what could be closed without harm was.
   bool too_many() const { return open_.size() > limit_; }
@@ -47,6 +50,7 @@ class OpenFiles {
   std::size_t limit_;
   std::unordered_set<StreamId> open_;
   std::function<void()> make_room_;
+  std::function<std::size_t()> others_;
 };
 
 }  // namespace fantail

@@ -28,6 +28,7 @@ Tailer::Tailer(TailerConfig config, Discovery& discovery, Registry& registry, Co
       ledger_(ledger),
       open_files_(config_.open_files) {
   open_files_.on_full([this] { make_room(); });
+  open_files_.count_also([this] { return opened_.size() + pending_.size(); });
   if (config_.rotated.empty()) return;
   std::vector<Selection> places;
   for (const std::string& glob : config_.rotated) {
@@ -324,7 +325,7 @@ void Tailer::mint(const std::string& path, const std::string& name, FileKey key,
   record.fingerprint = file.fingerprint();
   record.archive = file.archive_mark();
   record.info.file = identity_of(key, record.fingerprint);
-  if (open_files_.count() + opened_.size() < open_files_.limit()) {
+  if (open_files_.in_use() < open_files_.limit()) {
     if (UniqueFd fd = file.take_descriptor()) opened_.insert_or_assign(key, std::move(fd));
   } else if (!record.archive && !file.undecided()) {
     // Reading it opens it.

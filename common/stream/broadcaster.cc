@@ -52,7 +52,7 @@ void Broadcaster::forget(StreamId stream) {
   const PublishedStream* known = streams_.find(stream);
   if (known == nullptr || known->queued) order_.remove(stream);
   if (known == nullptr || known->parked) std::erase(parked_, stream);
-  std::erase(unreadable_, stream);
+  unreadable_.erase(stream);
   if (prepared_ && prepared_->stream == stream) prepared_.reset();
 }
 
@@ -142,7 +142,7 @@ Broadcaster::Step Broadcaster::step(PublishedStream& stream, MonoTime now) {
 
 void Broadcaster::retry_later(StreamId stream, MonoTime now) {
   if (unreadable_.empty()) retry_reads_at_ = now + kReadRetry;
-  if (std::find(unreadable_.begin(), unreadable_.end(), stream) == unreadable_.end()) unreadable_.push_back(stream);
+  unreadable_.insert(stream);
 }
 
 Result<bool> Broadcaster::prepare(PublishedStream& stream) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "common/base/log.h"
@@ -106,7 +107,7 @@ class Broadcaster {
   BroadcastCounters counters_;
   TurnOrder order_;
   std::vector<StreamId> parked_;
-  std::vector<StreamId> unreadable_;  ///< for now; tried again at retry_reads_at_
+  std::set<StreamId> unreadable_;     ///< for now; tried again at retry_reads_at_
   std::optional<Prepared> prepared_;  ///< read, encoded, not yet accepted
   std::optional<MonoTime> waiting_since_;
   log::Repeated read_error_log_;

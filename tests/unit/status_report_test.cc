@@ -116,6 +116,12 @@ TEST(OpenFilesTest, RoomIsMadeBeforeOneTooMany) {
   EXPECT_FALSE(files.too_many());
   for (std::uint64_t id = 4; open(id);) ++id;
   EXPECT_LT(files.count(), 10U) << "nobody makes room";
+  files.closed(StreamId{0, 1});
+  std::size_t others = 100;
+  files.count_also([&] { return others; });
+  EXPECT_FALSE(open(1)) << "what others have open counts";
+  others = 0;
+  EXPECT_TRUE(open(1));
 }
 
 }  // namespace
