@@ -17,12 +17,12 @@ constexpr std::size_t kFreshAtATime = 4096;  // recording them waits for the dis
 
 /// Takes up what is known, and finds what is there.
 Status Tailer::begin() {
+  if (auto ok = registry_.load_consumers(ledger_); !ok) return ok;
   if (auto ok = load_copies(); !ok) return ok;
   std::vector<StreamId> replaced;
   if (auto ok = registry_.each_stream([&](StreamRecord&& record) { take_up(std::move(record), replaced); }); !ok) {
     return ok;
   }
-  if (auto ok = registry_.load_consumers(ledger_); !ok) return ok;
   const auto absences = registry_.load_absences();
   if (!absences) return tl::unexpected(absences.error());
   for (const auto& [name, away] : *absences) absences_.load(name, away);
@@ -104,8 +104,8 @@ bool Tailer::is_quiet(const FileStatus& file) const {
   return tracked != tracked_.end() && file.size == tracked->second->file.fingerprint().cursor.raw;
 }
 
-/// Looks at some of the files that were there, for about so long. At all where some begin at their end: a start that is
-/// cut short would not be the first again, and what is left would begin at 0.
+/// Looks at some of the files that were there; at all of them if any begin at their end: a start that is cut short
+/// would not be the first again, and what is left would begin at 0.
 Status Tailer::go_on_starting() {
   const MonoTime began = mono_now();
   const Duration budget = start_->next == 0 ? kFirstLooks : kLooksPerTurn;
