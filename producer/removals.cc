@@ -89,6 +89,7 @@ void Tailer::remove(Tracked& tracked) {
     if (removed.error().path != path) rename(tracked, removed.error().path);
   }
   refresh(tracked);  // what was written to it in the last moment is read, and then it is sealed
+  if (tracked.deleted_since && !tracked.sealed_since) sweep_deleted(tracked, now_);  // a later run could only guess
 }
 
 }  // namespace fantail

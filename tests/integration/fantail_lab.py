@@ -413,7 +413,8 @@ def _close_if_ended(handle: int) -> bool:
 def descendants(pid: int) -> list[int]:
     """All processes below one, parents before children."""
     children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    # Not by glob(): it asks for each file, and a process may end meanwhile.
+    for stat in [Path("/proc", pid, "stat") for pid in os.listdir("/proc") if pid.isdigit()]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             # "pid (name) state parent ...", where the name may hold anything
             parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
