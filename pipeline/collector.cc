@@ -465,7 +465,8 @@ MonoTime Collector::due(MonoTime now) {
   return until;
 }
 
-void Collector::flush() { control_->flush(kLastWord, *this); }
+/// A distributor that misses the last answer waits for it for a minute.
+void Collector::flush() { control_->flush(kLastWord, *this, ControlLink::Whom::kClientsToo); }
 
 int Collector::run(StopSignals& signals) {
   while (!failed_ && !ended_) {

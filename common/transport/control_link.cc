@@ -317,10 +317,11 @@ void ControlLink::go_down(Remote& remote, std::string_view reason, ControlEvents
   events.on_peer_down(remote.id, reason);
 }
 
-bool ControlLink::flush(Duration limit, ControlEvents& events) {
+bool ControlLink::flush(Duration limit, ControlEvents& events, Whom whom) {
   const MonoTime until = mono_now() + limit;
   for (auto& [id, remote] : remotes_) {
-    remote->flushing = remote->up && !remote->only_asks && transmit(*remote, encoder_.ping({kFlushNonce}), Frame());
+    const bool asked = remote->up && (whom == Whom::kClientsToo || !remote->only_asks);
+    remote->flushing = asked && transmit(*remote, encoder_.ping({kFlushNonce}), Frame());
   }
   for (MonoTime now = mono_now();; now = mono_now()) {
     turn(now, events);

@@ -85,10 +85,13 @@ class ControlLink final : public ControlPort {
 
   /// Receives a bounded number of messages and keeps the heartbeat. Returns how much it did.
   std::size_t turn(MonoTime now, ControlEvents& events);
+  /// Who is waited for: clients that only make requests may compute between two of them and answer nobody meanwhile.
+  enum class Whom : std::uint8_t { kPeers, kClientsToo };
   /// Before the end: waits until everybody who is up has received what was sent to them, which a Pong that comes behind
-  /// it shows, at most `limit`. A connection that is closed with bytes unread takes with it what the other side has
-  /// not read yet. False: not everybody has.
-  bool flush(Duration limit, ControlEvents& events);
+  /// it shows, at most `limit`. What the other side has not taken out of its libzmq when the connection is closed is
+  /// lost, although it has arrived there: with ZMQ_IMMEDIATE the connecting side throws its queue away. False: not
+  /// everybody has.
+  bool flush(Duration limit, ControlEvents& events, Whom whom = Whom::kPeers);
   /// When to call turn() again although no socket is ready.
   MonoTime due() const { return greet_now_ ? MonoTime{} : next_beat_; }
 
