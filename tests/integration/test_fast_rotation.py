@@ -214,7 +214,7 @@ class Drill:
     ) -> Iterator[None]:
         """`holds`: it keeps what it has open. At most so many rotations meanwhile."""
         with self._changed:
-            if self._kind.left is not Left.ALL:
+            if self._kind.left is not Left.ALL or not self._kind.many_unseen:
                 self._lab.wait_until(self._begun, "what is there now is seen")
             go()
             self._runs = False

@@ -356,6 +356,7 @@ def doomed_run(pipe: PipeLab, lab: Lab, seed: int, jobs: int) -> None:
     assert distributor.wait_exit() == OK, distributor.report()
     lab.wait_until(lambda: len(pipe.output.read_bytes().splitlines()) >= jobs, "all are in the output")
     # It ends by itself, unless it was killed with everything done: then it waits for the next run.
+    lab.wait_until(lambda: not collector.alive or "collector started" in collector.stderr(), "it can be told to end")
     assert not collector.alive or collector.terminate() == OK
     got = [row["result"] for row in pipe.results()]
     assert len(got) == jobs and sorted(got) == list(range(1, jobs + 1)), f"seed {seed}: each result exactly once"
