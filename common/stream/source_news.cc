@@ -166,6 +166,9 @@ void StreamSubscriber::on_control(PeerId peer, wire::Kind kind, std::span<const 
       const auto m = wire::decode_streams(body);
       if (!m) return reject(m.error());
       const bool before_us = m->listing && node->first_listing;
+      const bool more = m->listing && m->more && !m->streams.empty();
+      // At once, so that the source makes the next page while this one is taken in.
+      if (more) request_list(*node, m->streams.back().sequence);
       for (const auto& info : m->streams) {
         learn(*node, info, !before_us, m->listing);
         if (node->listing_all) node->listed.insert(info.stream);
@@ -176,9 +179,7 @@ void StreamSubscriber::on_control(PeerId peer, wire::Kind kind, std::span<const 
         }
       }
       tell_commits(*node);
-      if (!m->listing) return;
-      if (m->more && !m->streams.empty()) return request_list(*node, m->streams.back().sequence);
-      if (node->listing) listing_complete(*node);
+      if (m->listing && !more && node->listing) listing_complete(*node);
       return;
     }
     case wire::Kind::kList: {

@@ -25,8 +25,9 @@ class StreamsPage {
   }
 
  private:
-  static constexpr std::size_t kMaxStreams = 256;
-  static constexpr std::size_t kMaxBytes = wire::kMaxHeaderBytes / 2;
+  static constexpr std::size_t kMaxStreams = 1024;
+  // Room for one more with the longest path and topic, and for what is around them.
+  static constexpr std::size_t kMaxBytes = wire::kMaxHeaderBytes - 16 * 1024;
   static constexpr std::size_t kBytesBesideText = 208;  // at most
 
   wire::Streams streams_;
