@@ -1,15 +1,11 @@
 #include "consumer/mirror_sink.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
-#include <filesystem>
-#include <fstream>
 
 #include "common/base/digest.h"
 #include "common/base/log.h"
@@ -58,27 +54,13 @@ std::vector<std::string> safe_components(std::string_view path) {
   return out;
 }
 
-MirrorSink::MirrorSink(std::string directory, UniqueFd root, CursorStore& store)
-    : directory_(std::move(directory)), key_("mirror:" + directory_), root_(std::move(root)), store_(store) {}
+MirrorSink::MirrorSink(MirrorTree tree, CursorStore& store)
+    : tree_(std::move(tree)), key_("mirror:" + tree_.path()), store_(store), losses_(tree_) {}
 
 Result<std::unique_ptr<MirrorSink>> MirrorSink::open(const std::string& directory, CursorStore& store) {
-  std::error_code ec;
-  // However the directory is written, it is the same output.
-  auto absolute = std::filesystem::absolute(directory, ec).lexically_normal();
-  if (!absolute.has_filename() && absolute.has_relative_path()) absolute = absolute.parent_path();
-  std::filesystem::create_directories(absolute, ec);
-  UniqueFd root(::open(absolute.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!root) {
-    return fail(ErrorCode::kInvalid, "--output 'mirror:" + directory +
-                                         "': cannot use the directory: " + std::generic_category().message(errno) +
-                                         "; name one that this user may write to");
-  }
-  // Two would take each other's mirrors for files that somebody else put there.
-  if (::flock(root.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    return fail(ErrorCode::kBusy,
-                "--output 'mirror:" + directory + "': another consumer mirrors into this directory; give each its own");
-  }
-  std::unique_ptr<MirrorSink> sink(new MirrorSink(absolute.string(), std::move(root), store));
+  auto tree = MirrorTree::open(directory);
+  if (!tree) return tl::unexpected(tree.error());
+  std::unique_ptr<MirrorSink> sink(new MirrorSink(std::move(*tree), store));
   if (auto ok = sink->recover(); !ok) return tl::unexpected(ok.error());
   return sink;
 }
@@ -95,71 +77,15 @@ Status MirrorSink::recover() {
   }
   for (const auto& [id, mirror] : mirrors_) {
     if (mirror.row.file == mirror.row.path || live_.contains(mirror.row.path)) continue;
-    if (is(S_IFDIR, mirror.row.path)) continue;
-    const auto renamed = exists(mirror.row.file);
+    if (tree_.is_directory(mirror.row.path)) continue;
+    const auto renamed = tree_.type(mirror.row.file);
     if (!renamed) return tl::unexpected(renamed.error());
-    const auto plain = exists(mirror.row.path);
+    const auto plain = tree_.type(mirror.row.path);
     if (!plain) return tl::unexpected(plain.error());
-    if (!*renamed && *plain) {
-      if (auto ok = rename_file(mirror.row.path, mirror.row.file); !ok) return ok;
+    if (*renamed == 0 && *plain != 0) {
+      if (auto ok = tree_.rename(mirror.row.path, mirror.row.file); !ok) return ok;
     }
   }
-  return {};
-}
-
-/// Opens (and makes) the directory of a DIR-relative name, following no link on the way.
-Result<UniqueFd> MirrorSink::parent_of(const std::string& relative, std::string& name) {
-  UniqueFd at(::fcntl(root_.get(), F_DUPFD_CLOEXEC, 0));
-  std::string_view rest = relative;
-  for (;;) {
-    const auto slash = rest.find('/');
-    const std::string part(rest.substr(0, slash));
-    if (slash == std::string_view::npos) {
-      name = part;
-      return at;
-    }
-    if (::mkdirat(at.get(), part.c_str(), 0755) == 0) {
-      names_changed_ = true;
-    } else if (errno != EEXIST) {
-      return fail_errno(errno, directory_ + "/" + relative);
-    }
-    UniqueFd next(::openat(at.get(), part.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!next) {
-      return fail_errno(errno,
-                        directory_ + "/" + relative + ": '" + part + "' is no directory (links are not followed)");
-    }
-    at = std::move(next);
-    rest.remove_prefix(slash + 1);
-  }
-}
-
-Result<bool> MirrorSink::exists(const std::string& relative) {
-  std::string name;
-  const auto parent = parent_of(relative, name);
-  if (!parent) return tl::unexpected(parent.error());
-  return ::faccessat(parent->get(), name.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-}
-
-/// There is something of this type (S_IF...) at a DIR-relative name; links are not followed.
-bool MirrorSink::is(mode_t type, const std::string& relative) {
-  std::string name;
-  const auto parent = parent_of(relative, name);
-  struct stat status {};
-  return parent && ::fstatat(parent->get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
-         (status.st_mode & S_IFMT) == type;
-}
-
-Status MirrorSink::rename_file(const std::string& from, const std::string& to) {
-  std::string from_name;
-  std::string to_name;
-  const auto from_dir = parent_of(from, from_name);
-  if (!from_dir) return tl::unexpected(from_dir.error());
-  const auto to_dir = parent_of(to, to_name);
-  if (!to_dir) return tl::unexpected(to_dir.error());
-  if (::renameat(from_dir->get(), from_name.c_str(), to_dir->get(), to_name.c_str()) != 0 && errno != ENOENT) {
-    return fail_errno(errno, "cannot rename " + directory_ + "/" + from);
-  }
-  names_changed_ = true;
   return {};
 }
 
@@ -168,7 +94,7 @@ Status MirrorSink::move_mirror(StreamId id, Mirror& mirror, const std::string& t
   const std::string from = std::exchange(row.file, to);
   // In this order, see recover().
   if (auto ok = store_.save_mirror(key_, id, row); !ok) return ok;
-  if (auto ok = rename_file(from, to); !ok) return ok;  // mirror.row keeps the name that the file still has
+  if (auto ok = tree_.rename(from, to); !ok) return ok;  // mirror.row keeps the name that the file still has
   mirror.row = row;
   return {};
 }
@@ -181,24 +107,25 @@ Status MirrorSink::make_way(const std::string& path) {
     live_.erase(live);
     return {};
   }
-  const auto taken = exists(path);
+  const auto taken = tree_.type(path);
   if (!taken) return tl::unexpected(taken.error());
-  return *taken ? set_aside(path) : Status{};
+  return *taken != 0 ? set_aside(path) : Status{};
 }
 
 Status MirrorSink::set_aside(const std::string& path) {
   // A file that the store knows nothing of (its state was lost, or somebody put it there) is kept, not overwritten.
   const std::string aside = path + "@" + to_compact_utc(wall_now()) + "-unknown";
   log::warn("a file that is no known mirror is in the way, it was renamed",
-            {{"path", directory_ + "/" + path}, {"to", aside}});
-  return rename_file(path, aside);
+            {{"path", tree_.path() + "/" + path}, {"to", aside}});
+  return tree_.rename(path, aside);
 }
 
 /// Frees the names of the directories of `path`, where the source had a file before.
 Status MirrorSink::make_way_for_directories(const std::string& path) {
+  const bool there = tree_.is_directory(path.substr(0, path.rfind('/')));
   for (auto slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
     const std::string directory = path.substr(0, slash);
-    if (!live_.contains(directory) && !is(S_IFREG, directory)) continue;
+    if (!live_.contains(directory) && (there || tree_.type(directory) != mode_t{S_IFREG})) continue;
     if (auto ok = make_way(directory); !ok) return ok;
   }
   return {};
@@ -216,7 +143,7 @@ Status MirrorSink::enter(const StreamMeta& stream) {
   const auto live = live_.find(mirror.row.path);
   // A directory stays: there are mirrors in it.
   const bool newest = (live == live_.end() || mirrors_.at(live->second).row.sequence < stream.sequence) &&
-                      !is(S_IFDIR, mirror.row.path);
+                      !tree_.is_directory(mirror.row.path);
   if (newest) {
     if (auto ok = make_way(mirror.row.path); !ok) return ok;
   } else {
@@ -237,15 +164,15 @@ Result<FileOffset> MirrorSink::open_stream(const StreamMeta& stream, FileOffset 
   const auto fd = descriptor(stream.stream, mirror);  // empty files have mirrors too
   if (!fd) return tl::unexpected(fd.error());
   struct stat status {};
-  if (::fstat(*fd, &status) != 0) return fail_errno(errno, directory_ + "/" + mirror.row.file);
+  if (::fstat(*fd, &status) != 0) return fail_errno(errno, tree_.path() + "/" + mirror.row.file);
   const FileOffset size{static_cast<std::uint64_t>(status.st_size)};
   if (size < cursor && known) {
     log::warn("a mirror is shorter than it was, completing it",
-              {{"path", directory_ + "/" + mirror.row.file}, {"bytes", size}});
+              {{"path", tree_.path() + "/" + mirror.row.file}, {"bytes", size}});
     cursor = size;
   } else if (size < cursor && ::ftruncate(*fd, static_cast<off_t>(cursor.raw)) != 0) {
     // What precedes the first byte wanted is a hole, so that the length always tells how far the mirror goes.
-    return fail_errno(errno, directory_ + "/" + mirror.row.file);
+    return fail_errno(errno, tree_.path() + "/" + mirror.row.file);
   }
   mirror.position = cursor;
   return cursor;
@@ -256,17 +183,10 @@ Result<int> MirrorSink::descriptor(StreamId id, Mirror& mirror) {
     recent_.splice(recent_.begin(), recent_, mirror.recent);
     return mirror.fd.get();
   }
-  std::string name;
-  const auto parent = parent_of(mirror.row.file, name);
-  if (!parent) return tl::unexpected(parent.error());
-  UniqueFd fd(::openat(parent->get(), name.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
-  if (!fd && errno == ENOENT) {
-    fd = UniqueFd(::openat(parent->get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644));
-    names_changed_ = true;
-  }
-  if (!fd) return fail_errno(errno, directory_ + "/" + mirror.row.file);
+  auto fd = tree_.open_file(mirror.row.file);
+  if (!fd) return tl::unexpected(fd.error());
   if (recent_.size() >= max_open()) close(mirrors_.at(recent_.back()));
-  mirror.fd = std::move(fd);
+  mirror.fd = std::move(*fd);
   mirror.is_open = true;
   recent_.push_front(id);
   mirror.recent = recent_.begin();
@@ -289,13 +209,13 @@ Status MirrorSink::write(const StreamMeta& stream, FileOffset offset, std::span<
   struct stat status {};
   if (::fstat(*fd, &status) == 0 && static_cast<std::uint64_t>(status.st_size) < mirror.position.raw) {
     spoil(stream.stream, mirror, Condition::kCut);
-    return fail(ErrorCode::kWouldBlock, directory_ + "/" + mirror.row.file + ": was cut short");
+    return fail(ErrorCode::kWouldBlock, tree_.path() + "/" + mirror.row.file + ": was cut short");
   }
   const FileOffset end = offset + bytes.size();
   while (!bytes.empty()) {
     const ssize_t n = ::pwrite(*fd, bytes.data(), bytes.size(), static_cast<off_t>(offset.raw));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail_errno(errno, directory_ + "/" + mirror.row.file);
+    if (n < 0) return fail_errno(errno, tree_.path() + "/" + mirror.row.file);
     bytes = bytes.subspan(static_cast<std::size_t>(n));
     offset = offset + static_cast<std::uint64_t>(n);
   }
@@ -310,57 +230,14 @@ Status MirrorSink::lose(const StreamMeta& stream, ByteRange range, wire::LossRea
   if (!fd) return tl::unexpected(fd.error());
   // The hole keeps every later byte at its own offset; what it is stands in a list beside the mirrors.
   struct stat status {};
-  if (::fstat(*fd, &status) != 0) return fail_errno(errno, directory_ + "/" + mirror.row.file);
+  if (::fstat(*fd, &status) != 0) return fail_errno(errno, tree_.path() + "/" + mirror.row.file);
   if (static_cast<std::uint64_t>(status.st_size) < range.to.raw &&
       ::ftruncate(*fd, static_cast<off_t>(range.to.raw)) != 0) {
-    return fail_errno(errno, directory_ + "/" + mirror.row.file);
+    return fail_errno(errno, tree_.path() + "/" + mirror.row.file);
   }
-  if (auto ok = read_list(); !ok) return ok;
-  const std::string what =
-      to_string(stream.stream) + "\t" + std::to_string(range.from.raw) + "\t" + std::to_string(range.to.raw);
-  if (!listed_->contains(what)) {
-    const std::string line = to_iso8601(wall_now()) + "\t" + what + "\t" + std::string(wire::to_string(reason)) + "\t" +
-                             mirror.row.file + "\n";
-    if (auto ok = append_to_list(line); !ok) return ok;
-    listed_->insert(what);
-  }
+  if (auto ok = losses_.add(stream.stream, range, reason, mirror.row.file); !ok) return ok;
   mirror.position = range.to;
   dirty_.insert(stream.stream);
-  return {};
-}
-
-/// Which losses the list has: those of before a crash are told again.
-Status MirrorSink::read_list() {
-  if (listed_) return {};
-  std::ifstream list(directory_ + "/.losses.tsv");
-  std::set<std::string> listed;
-  for (std::string line; std::getline(list, line);) {
-    // time, stream, from, to, reason, file
-    const auto begin = line.find('\t');
-    auto end = begin;
-    for (int field = 0; field < 3 && end != std::string::npos; ++field) end = line.find('\t', end + 1);
-    if (end != std::string::npos) listed.insert(line.substr(begin + 1, end - begin - 1));
-  }
-  if (list.bad()) return fail(ErrorCode::kIo, directory_ + "/.losses.tsv: cannot be read");
-  listed_ = std::move(listed);
-  return {};
-}
-
-/// All of the line, or nothing.
-Status MirrorSink::append_to_list(const std::string& line) {
-  UniqueFd list(::openat(root_.get(), ".losses.tsv", O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0644));
-  struct stat before {};
-  if (!list || ::fstat(list.get(), &before) != 0) return fail_errno(errno, directory_ + "/.losses.tsv");
-  for (std::size_t done = 0; done < line.size();) {
-    const ssize_t n = ::write(list.get(), line.data() + done, line.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      const int error = errno;
-      if (done > 0) (void)!::ftruncate(list.get(), before.st_size);
-      return fail_errno(error, directory_ + "/.losses.tsv");
-    }
-    done += static_cast<std::size_t>(n);
-  }
   return {};
 }
 
@@ -373,27 +250,15 @@ Status MirrorSink::seal(const StreamMeta& stream, FileOffset) {
 /// A collector's own clean-up, or an editor, may have been at it since it was opened.
 MirrorSink::Condition MirrorSink::condition_of(const Mirror& mirror) const {
   struct stat there {};
-  if (::fstatat(root_.get(), mirror.row.file.c_str(), &there, AT_SYMLINK_NOFOLLOW) != 0) return Condition::kGone;
+  if (::fstatat(tree_.fd(), mirror.row.file.c_str(), &there, AT_SYMLINK_NOFOLLOW) != 0) return Condition::kGone;
   struct stat ours = there;
   if (mirror.is_open && ::fstat(mirror.fd.get(), &ours) != 0) return Condition::kGone;
   if (ours.st_ino != there.st_ino || ours.st_dev != there.st_dev) return Condition::kReplaced;
   return static_cast<std::uint64_t>(there.st_size) < mirror.position.raw ? Condition::kCut : Condition::kGood;
 }
 
-Status MirrorSink::keep_root() {
-  struct stat status {};
-  if (::fstat(root_.get(), &status) == 0 && status.st_nlink > 0) return {};
-  std::error_code ec;
-  std::filesystem::create_directories(directory_, ec);
-  UniqueFd root(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!root) return fail_errno(errno, directory_);
-  log::error("the directory of mirrors was removed, it is made again", {{"path", directory_}});
-  root_ = std::move(root);
-  return {};
-}
-
 Status MirrorSink::prepare_checkpoint() {
-  if (auto ok = keep_root(); !ok) return ok;
+  if (auto ok = tree_.keep(); !ok) return ok;
   for (auto it = dirty_.begin(); it != dirty_.end();) {
     Mirror& mirror = mirrors_.at(*it);
     const Condition condition = condition_of(mirror);
@@ -414,7 +279,7 @@ Status MirrorSink::prepare_checkpoint() {
 void MirrorSink::spoil(StreamId id, Mirror& mirror, Condition how) {
   if (std::find(spoilt_.begin(), spoilt_.end(), id) != spoilt_.end()) return;
   log::error("somebody changed a mirror, it is completed from the source",
-             {{"path", directory_ + "/" + mirror.row.file},
+             {{"path", tree_.path() + "/" + mirror.row.file},
               {"how", how == Condition::kCut ? "cut short" : "deleted, moved or replaced"}});
   if (mirror.is_open) close(mirror);
   dirty_.erase(id);
@@ -423,8 +288,9 @@ void MirrorSink::spoil(StreamId id, Mirror& mirror, Condition how) {
 
 Checkpoint MirrorSink::checkpoint() {
   Checkpoint out;
-  const bool whole = names_changed_ || dirty_.size() + closed_dirty_.size() > max_fsync();
-  if (whole && (names_changed_ || !dirty_.empty())) out.filesystem = UniqueFd(::fcntl(root_.get(), F_DUPFD_CLOEXEC, 0));
+  const bool names = tree_.take_names_changed();
+  const bool whole = names || dirty_.size() + closed_dirty_.size() > max_fsync();
+  if (whole && (names || !dirty_.empty())) out.filesystem = UniqueFd(::fcntl(tree_.fd(), F_DUPFD_CLOEXEC, 0));
   for (const StreamId id : dirty_) {
     const Mirror& mirror = mirrors_.at(id);
     out.positions.push_back({id, mirror.position});
@@ -435,7 +301,6 @@ Checkpoint MirrorSink::checkpoint() {
   }
   closed_dirty_.clear();
   dirty_.clear();
-  names_changed_ = false;
   return out;
 }
 

@@ -1,10 +1,6 @@
 #pragma once
 
-#include <sys/types.h>
-
 #include <list>
-#include <map>
-#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -12,13 +8,15 @@
 #include <vector>
 
 #include "consumer/cursor_store.h"
+#include "consumer/mirror_losses.h"
+#include "consumer/mirror_tree.h"
 #include "consumer/sink.h"
 
 namespace fantail {
 
 /// DIR/<node>/<path>, byte for byte: every chunk is written at the source's own offset, so writing twice changes
 /// nothing. The newest stream of a path has the plain name, older ones `<path>@<UTC first seen>-<first 8 hex of stream
-/// id>`. Paths come from the wire: they never lead out of DIR, neither by `..` nor through a symbolic link.
+/// id>`. Paths come from the wire: they never lead out of DIR (safe_components and MirrorTree).
 class MirrorSink final : public Sink {
  public:
   static Result<std::unique_ptr<MirrorSink>> open(const std::string& directory, CursorStore& store);
@@ -43,38 +41,29 @@ class MirrorSink final : public Sink {
     std::list<StreamId>::iterator recent;
     bool is_open = false;
   };
-  MirrorSink(std::string directory, UniqueFd root, CursorStore& store);
+  MirrorSink(MirrorTree tree, CursorStore& store);
   Status recover();
   Result<int> descriptor(StreamId id, Mirror& mirror);
   Status enter(const StreamMeta& stream);
   Status make_way(const std::string& path);
   Status make_way_for_directories(const std::string& path);
   Status move_mirror(StreamId id, Mirror& mirror, const std::string& to);
-  Result<UniqueFd> parent_of(const std::string& relative, std::string& name);
-  Result<bool> exists(const std::string& relative);
-  bool is(mode_t type, const std::string& relative);
-  Status rename_file(const std::string& from, const std::string& to);
   void close(Mirror& mirror);
   enum class Condition : std::uint8_t { kGood, kCut, kGone, kReplaced };
   Condition condition_of(const Mirror& mirror) const;
   void spoil(StreamId id, Mirror& mirror, Condition how);
   Status set_aside(const std::string& path);
-  Status keep_root();
-  Status append_to_list(const std::string& line);
-  Status read_list();
 
-  std::string directory_;
+  MirrorTree tree_;
   std::string key_;
-  UniqueFd root_;
   CursorStore& store_;
+  MirrorLosses losses_;
   std::unordered_map<StreamId, Mirror> mirrors_;
-  std::map<std::string, StreamId> live_;         ///< path → the stream that has the plain name
-  std::list<StreamId> recent_;                   ///< open descriptors, latest first
-  std::optional<std::set<std::string>> listed_;  ///< losses in .losses.tsv, read when there is one to add
-  std::set<StreamId> dirty_;                     ///< written since the last checkpoint
-  std::vector<UniqueFd> closed_dirty_;           ///< of those, descriptors that had to make room
-  std::vector<StreamId> spoilt_;                 ///< by somebody else, and not told yet
-  bool names_changed_ = false;
+  std::unordered_map<std::string, StreamId> live_;  ///< path → the stream that has the plain name
+  std::list<StreamId> recent_;                      ///< open descriptors, latest first
+  std::set<StreamId> dirty_;                        ///< written since the last checkpoint
+  std::vector<UniqueFd> closed_dirty_;              ///< of those, descriptors that had to make room
+  std::vector<StreamId> spoilt_;                    ///< by somebody else, and not told yet
 };
 
 /// The path components under which `path` is kept: none of them empty, `.` or `..`, or longer than a name may be.

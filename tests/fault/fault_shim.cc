@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -137,6 +138,18 @@ FANTAIL_OPEN(open)
 FANTAIL_OPEN(open64)
 FANTAIL_OPENAT(openat)
 FANTAIL_OPENAT(openat64)
+
+/// openat2 has no function of its own in libc.
+long syscall(long number, ...) noexcept {
+  va_list arguments;
+  va_start(arguments, number);
+  std::array<long, 6> a{};
+  for (long& argument : a) argument = va_arg(arguments, long);
+  va_end(arguments);
+  if (number == SYS_openat2 && fails_at(kOpen, static_cast<int>(a[0]), reinterpret_cast<const char*>(a[1]))) return -1;
+  static const auto next = real<long(long, ...)>("syscall");
+  return next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
 
 ssize_t pread(int fd, void* buffer, size_t count, off_t offset) {
   if (fails(kRead, fd)) return -1;
