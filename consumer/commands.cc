@@ -19,27 +19,15 @@ namespace {
 
 constexpr std::size_t kStreamsPerRequest = 1000;
 
-int refuse(const Command& command, const Error& error) {
-  std::fprintf(stderr, "fantail-consumer %s: %s\n", std::string(command.name).c_str(), error.context.c_str());
-  return exit_code_of(error);
-}
+constexpr const char* kProgram = "fantail-consumer";
 
-OptionSet options_of(const Command& command) {
-  const std::string name = "fantail-consumer " + std::string(command.name);
-  return {name, name + " " + std::string(command.usage), std::string(command.summary)};
-}
+int refuse(const Command& command, const Error& error) { return refuse_command(kProgram, command, error); }
 
 /// An exit code: there is nothing more to do.
 std::optional<int> read(OptionSet& options, int argc, const char* const* argv,
                         const std::function<std::vector<std::string>()>& problems) {
-  switch (options.parse(argc, argv, problems)) {
-    case OptionSet::Outcome::kExitOk: return kExitOk;
-    case OptionSet::Outcome::kUsageError: return kExitUsage;
-    case OptionSet::Outcome::kRun: break;
-  }
-  if (options.check_only()) return kExitOk;
   log::set_up(log::Level::kWarn);
-  return std::nullopt;
+  return read_command_options(options, argc, argv, problems);
 }
 
 std::filesystem::path directory_of(const std::string& state_dir) {
@@ -109,7 +97,7 @@ void sort_for_people(std::vector<Json>& streams) {
 
 int status(int argc, const char* const* argv, const Command& command) {
   StatusOptions wanted;
-  OptionSet options = options_of(command);
+  OptionSet options = command_options(kProgram, command);
   wanted.describe(options, true);
   if (const auto code = read(options, argc, argv, [&] { return wanted.problems(); })) return *code;
   auto place = open_place(wanted.state_dir, Purpose::kShow);
@@ -132,7 +120,7 @@ int status(int argc, const char* const* argv, const Command& command) {
 
 int losses(int argc, const char* const* argv, const Command& command) {
   StatusOptions wanted;
-  OptionSet options = options_of(command);
+  OptionSet options = command_options(kProgram, command);
   wanted.describe(options, false);
   if (const auto code = read(options, argc, argv, [&] { return wanted.problems(); })) return *code;
   auto place = open_place(wanted.state_dir, Purpose::kShow);
@@ -190,7 +178,7 @@ int rewind(int argc, const char* const* argv, const Command& command) {
   std::uint64_t to = 0;
   bool all = false;
   std::vector<std::string> names;
-  OptionSet options = options_of(command);
+  OptionSet options = command_options(kProgram, command);
   options.positional(names, "[STREAM|PATH]", "by path, id or at least 8 digits of it");
   options.flag("all", all, "every stream");
   options.number("to", to, 0, UINT64_MAX, "OFFSET",

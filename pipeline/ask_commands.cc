@@ -124,7 +124,7 @@ int dead(int argc, const char* const* argv, const Command& command) {
     }
     return out;
   };
-  if (const auto code = read_options(options, argc, argv, problems)) return *code;
+  if (const auto code = read_command_options(options, argc, argv, problems)) return *code;
   const std::string action = asking.words[0] == "show" ? "list" : asking.words[0];
   const std::vector<std::string> ids(asking.words.begin() + 1, asking.words.end());
   if (!state_dir.empty()) return dead_on_disk(command, state_dir, action, ids);
@@ -145,7 +145,7 @@ int result(int argc, const char* const* argv, const Command& command) {
     if (asking.words.size() != 1) out.push_back("takes one ID, not " + std::to_string(asking.words.size()));
     return out;
   };
-  if (const auto code = read_options(options, argc, argv, problems)) return *code;
+  if (const auto code = read_command_options(options, argc, argv, problems)) return *code;
   return asking.ask(command, kResult, to_text({{"id", asking.words[0]}, {"run", of_run}}), print);
 }
 
@@ -153,7 +153,7 @@ int status(int argc, const char* const* argv, const Command& command) {
   Asking asking{.address = kDefaultDistributor};
   OptionSet options = options_of(command);
   asking.describe(options, "distributor or collector");
-  if (const auto code = read_options(options, argc, argv, [&] { return asking.problems(); })) return *code;
+  if (const auto code = read_command_options(options, argc, argv, [&] { return asking.problems(); })) return *code;
   return asking.ask(command, kStatus, "{}", print);
 }
 
@@ -171,7 +171,7 @@ int metadata(int argc, const char* const* argv, const Command& command) {
     }
     return out;
   };
-  if (const auto code = read_options(options, argc, argv, problems)) return *code;
+  if (const auto code = read_command_options(options, argc, argv, problems)) return *code;
   return asking.ask(command, kMetadata, asking.words[0], [](const std::string&) {});
 }
 
@@ -190,7 +190,7 @@ int workers(int argc, const char* const* argv, const Command& command) {
     }
     return out;
   };
-  if (const auto code = read_options(options, argc, argv, problems)) return *code;
+  if (const auto code = read_command_options(options, argc, argv, problems)) return *code;
   return asking.ask(command, kResize, to_text({{"workers", count}}), [](const std::string&) {});
 }
 

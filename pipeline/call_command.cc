@@ -152,7 +152,7 @@ void report(const CallError& error, bool json) {
 int call(int argc, const char* const* argv, const Command& command) {
   Calling calling;
   const std::string name = "fantail-pipeline " + std::string(command.name);
-  OptionSet options(name, name + " " + std::string(command.usage), std::string(command.summary));
+  OptionSet options = command_options("fantail-pipeline", command);
   calling.describe(options);
   switch (options.parse(argc, argv, [&] { return calling.problems(); })) {
     case OptionSet::Outcome::kExitOk: return kOk;

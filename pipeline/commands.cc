@@ -6,6 +6,11 @@
 #include "pipeline/service.h"
 
 namespace fantail::pipeline {
+namespace {
+
+constexpr const char* kProgram = "fantail-pipeline";
+
+}  // namespace
 
 wire::Peer self_as(wire::Role role, std::string name) {
   wire::Peer self;
@@ -16,31 +21,14 @@ wire::Peer self_as(wire::Role role, std::string name) {
   return self;
 }
 
-OptionSet options_of(const Command& command) {
-  const std::string name = "fantail-pipeline " + std::string(command.name);
-  return {name, name + " " + std::string(command.usage), std::string(command.summary)};
-}
+OptionSet options_of(const Command& command) { return command_options(kProgram, command); }
 
-std::optional<int> read_options(OptionSet& options, int argc, const char* const* argv,
-                                const std::function<std::vector<std::string>()>& problems) {
-  switch (options.parse(argc, argv, problems)) {
-    case OptionSet::Outcome::kExitOk: return kOk;
-    case OptionSet::Outcome::kUsageError: return kUsage;
-    case OptionSet::Outcome::kRun: break;
-  }
-  if (options.check_only()) return kOk;
-  return std::nullopt;
-}
-
-int refuse(const Command& command, const Error& error) {
-  log::say("fantail-pipeline " + std::string(command.name) + ": " + error.context);
-  return exit_code_of(error);
-}
+int refuse(const Command& command, const Error& error) { return refuse_command(kProgram, command, error); }
 
 int service(int argc, const char* const* argv, const Command& command) {
   ServiceConfig config;
-  const std::string name = "fantail-pipeline " + std::string(command.name);
-  OptionSet options(name, name + " " + std::string(command.usage), std::string(command.summary));
+  const std::string name = std::string(kProgram) + " " + std::string(command.name);
+  OptionSet options = options_of(command);
   options.text("endpoint", config.endpoint, "ADDR", "where workers and clients come to");
   options.text("key-file", config.key_file, "FILE",
                "the key that all who belong to it share (default: $FANTAIL_KEY_FILE, else none)");

@@ -46,9 +46,6 @@ int workers(int argc, const char* const* argv, const Command& command);
 
 /// The options of a command, still without any.
 OptionSet options_of(const Command& command);
-/// Reads them. An exit code: there is nothing more to do.
-std::optional<int> read_options(OptionSet& options, int argc, const char* const* argv,
-                                const std::function<std::vector<std::string>()>& problems);
 /// Says why a command cannot begin; the exit code.
 int refuse(const Command& command, const Error& error);
 

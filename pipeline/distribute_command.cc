@@ -36,7 +36,7 @@ int distribute(int argc, const char* const* argv, const Command& command) {
     }
     return out;
   };
-  if (const auto code = read_options(options, argc, argv, problems)) return *code;
+  if (const auto code = read_command_options(options, argc, argv, problems)) return *code;
   log::set_up(log_level);
   config.anew = no_resume;
   config.details = !shown.joblog.empty();
@@ -71,7 +71,7 @@ int collect(int argc, const char* const* argv, const Command& command) {
   CollectorConfig config;
   OptionSet options = options_of(command);
   config.describe(options);
-  if (const auto code = read_options(options, argc, argv, [&] { return config.problems(); })) return *code;
+  if (const auto code = read_command_options(options, argc, argv, [&] { return config.problems(); })) return *code;
   log::set_up(config.log_level);
   auto signals = StopSignals::block();
   if (!signals) return refuse(command, signals.error());

@@ -39,7 +39,7 @@ struct Listening {
 int listen(int argc, const char* const* argv, const Command& command) {
   Listening listening;
   const std::string name = "fantail-pipeline " + std::string(command.name);
-  OptionSet options(name, name + " " + std::string(command.usage), std::string(command.summary));
+  OptionSet options = command_options("fantail-pipeline", command);
   listening.describe(options);
   switch (options.parse(argc, argv, [&] { return listening.problems(); })) {
     case OptionSet::Outcome::kExitOk: return kOk;

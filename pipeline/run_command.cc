@@ -251,7 +251,7 @@ int run(int argc, const char* const* argv, const Command& command) {
     for (auto& problem : running.problems()) out.push_back(std::move(problem));
     return out;
   };
-  if (const auto code = read_options(options, argc, argv, problems)) return *code;
+  if (const auto code = read_command_options(options, argc, argv, problems)) return *code;
   return start(running, command);
 }
 
@@ -268,7 +268,7 @@ int map(int argc, const char* const* argv, const Command& command) {
     if (words.size() != 1) out.push_back("takes one CMD, in quotes, not " + std::to_string(words.size()) + " words");
     return out;
   };
-  if (const auto code = read_options(options, argc, argv, problems)) return *code;
+  if (const auto code = read_command_options(options, argc, argv, problems)) return *code;
   running.printed.keep_order = true;
   running.printed.results_only = true;
   running.tasks.given = {{"lines", lines}, {"task", "map=" + words[0]}};

@@ -30,7 +30,7 @@ int work(int argc, const char* const* argv, const Command& command) {
     if (config.name.size() > wire::kMaxNameBytes) out.emplace_back("--name: has at most 255 bytes");
     return out;
   };
-  if (const auto code = read_options(options, argc, argv, problems)) return *code;
+  if (const auto code = read_command_options(options, argc, argv, problems)) return *code;
   log::set_up(log_level);
   raise_descriptor_limit();
   if (config.name.empty()) config.name = host_name() + ":" + std::to_string(::getpid());

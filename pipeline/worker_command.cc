@@ -133,7 +133,7 @@ class Emitters {
 int worker(int argc, const char* const* argv, const Command& command) {
   Working working;
   const std::string name = "fantail-pipeline " + std::string(command.name);
-  OptionSet options(name, name + " " + std::string(command.usage), std::string(command.summary));
+  OptionSet options = command_options("fantail-pipeline", command);
   working.describe(options);
   switch (options.parse(argc, argv, [&] { return working.problems(); })) {
     case OptionSet::Outcome::kExitOk: return kOk;

@@ -20,27 +20,15 @@
 namespace fantail::producer {
 namespace {
 
-int refuse(const Command& command, const Error& error) {
-  std::fprintf(stderr, "fantail-producer %s: %s\n", std::string(command.name).c_str(), error.context.c_str());
-  return exit_code_of(error);
-}
+constexpr const char* kProgram = "fantail-producer";
 
-OptionSet options_of(const Command& command) {
-  const std::string name = "fantail-producer " + std::string(command.name);
-  return {name, name + " " + std::string(command.usage), std::string(command.summary)};
-}
+int refuse(const Command& command, const Error& error) { return refuse_command(kProgram, command, error); }
 
 /// An exit code: there is nothing more to do.
 std::optional<int> read(OptionSet& options, int argc, const char* const* argv,
                         const std::function<std::vector<std::string>()>& problems) {
-  switch (options.parse(argc, argv, problems)) {
-    case OptionSet::Outcome::kExitOk: return kExitOk;
-    case OptionSet::Outcome::kUsageError: return kExitUsage;
-    case OptionSet::Outcome::kRun: break;
-  }
-  if (options.check_only()) return kExitOk;
   log::set_up(log::Level::kWarn);
-  return std::nullopt;
+  return read_command_options(options, argc, argv, problems);
 }
 
 std::filesystem::path directory_of(const std::string& state_dir) {
@@ -138,7 +126,7 @@ std::string table_of(const std::vector<Json>& streams, const StatusOptions& opti
 
 int status(int argc, const char* const* argv, const Command& command) {
   StatusOptions wanted;
-  OptionSet options = options_of(command);
+  OptionSet options = command_options(kProgram, command);
   wanted.describe(options, true);
   if (const auto code = read(options, argc, argv, [&] { return wanted.problems(); })) return *code;
   auto report = report_of(directory_of(wanted.state_dir));
@@ -239,7 +227,7 @@ int forget(int argc, const char* const* argv, const Command& command) {
   std::string state_dir;
   std::vector<std::string> consumers;
   std::vector<std::string> names;
-  OptionSet options = options_of(command);
+  OptionSet options = command_options(kProgram, command);
   options.positional(
       names, "[STREAM|PATH...]",
       "streams by path, id or at least 8 digits of it; a file that is there is sent again as a new stream");
@@ -274,7 +262,7 @@ int rewind(int argc, const char* const* argv, const Command& command) {
   std::string state_dir;
   std::uint64_t to = 0;
   std::vector<std::string> names;
-  OptionSet options = options_of(command);
+  OptionSet options = command_options(kProgram, command);
   options.positional(names, "STREAM|PATH", "by path, id or at least 8 digits of it");
   options.number("to", to, 0, UINT64_MAX, "OFFSET", "broadcast again what is behind this offset of the stream");
   options.text("state-dir", state_dir, "DIR", "of which producer (default: as for the program itself)");

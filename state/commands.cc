@@ -255,7 +255,7 @@ int info(int argc, const char* const* argv, const Command& command) {
 int serve(int argc, const char* const* argv, const Command& command) {
   ServerConfig config;
   const std::string name = "fantail-state " + std::string(command.name);
-  OptionSet options(name, name + " " + std::string(command.usage), std::string(command.summary));
+  OptionSet options = command_options("fantail-state", command);
   config.describe(options);
   return run_program<StateServer>(argc, argv, name.c_str(), options, config);
 }
@@ -265,7 +265,7 @@ namespace {
 int keygen(int argc, const char* const* argv, const Command& command) {
   const std::string name = "fantail-state " + std::string(command.name);
   std::vector<std::string> files;
-  OptionSet options(name, name + " " + std::string(command.usage), std::string(command.summary));
+  OptionSet options = command_options("fantail-state", command);
   options.positional(files, "FILE", "where to write it");
   const auto outcome = options.parse(argc, argv, [&] {
     return files.size() == 1 ? std::vector<std::string>() : std::vector<std::string>{"takes one FILE; see --help"};

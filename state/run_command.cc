@@ -93,7 +93,7 @@ int run(int argc, const char* const* argv, const Command& command) {
   std::vector<const char*> arguments(argv, argv + argc);
   running.command = take_command(arguments);
   const std::string name = "fantail-state " + std::string(command.name);
-  OptionSet options(name, name + " " + std::string(command.usage), std::string(command.summary));
+  OptionSet options = command_options("fantail-state", command);
   running.describe(options);
   switch (options.parse(static_cast<int>(arguments.size()), arguments.data(), [&] { return running.problems(); })) {
     case OptionSet::Outcome::kExitOk: return kOk;

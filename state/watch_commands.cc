@@ -159,7 +159,7 @@ int follow(int argc, const char* const* argv, const Command& command, bool only_
   const auto child = take_command(arguments);
   const std::string name = "fantail-state " + std::string(command.name);
   Watching watching;
-  OptionSet options(name, name + " " + std::string(command.usage), std::string(command.summary));
+  OptionSet options = command_options("fantail-state", command);
   watching.describe(options);
   if (!only_one) options.number("count", watching.count, 0, UINT32_MAX, "N", "end after so many; 0: never");
   switch (options.parse(static_cast<int>(arguments.size()), arguments.data(), [&] {

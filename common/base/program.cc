@@ -74,4 +74,25 @@ int run_commands(int argc, const char* const* argv, const char* program, const c
   return kExitUsage;
 }
 
+OptionSet command_options(std::string_view program, const Command& command) {
+  const std::string name = std::string(program) + " " + std::string(command.name);
+  return {name, name + " " + std::string(command.usage), std::string(command.summary)};
+}
+
+std::optional<int> read_command_options(OptionSet& options, int argc, const char* const* argv,
+                                        const std::function<std::vector<std::string>()>& problems) {
+  switch (options.parse(argc, argv, problems)) {
+    case OptionSet::Outcome::kExitOk: return kExitOk;
+    case OptionSet::Outcome::kUsageError: return kExitUsage;
+    case OptionSet::Outcome::kRun: break;
+  }
+  if (options.check_only()) return kExitOk;
+  return std::nullopt;
+}
+
+int refuse_command(std::string_view program, const Command& command, const Error& error) {
+  log::say(std::string(program) + " " + std::string(command.name) + ": " + error.context);
+  return exit_code_of(error);
+}
+
 }  // namespace fantail

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdio>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -51,6 +52,16 @@ int run_commands(int argc, const char* const* argv, const char* program, const c
 
 /// For a program that is more than its commands: the exit code of the one that the first argument names, if it does.
 std::optional<int> run_named_command(int argc, const char* const* argv, const std::vector<Command>& commands);
+
+/// The options of a command, still without any.
+OptionSet command_options(std::string_view program, const Command& command);
+
+/// Reads them. An exit code: there is nothing more to do.
+std::optional<int> read_command_options(OptionSet& options, int argc, const char* const* argv,
+                                        const std::function<std::vector<std::string>()>& problems);
+
+/// Says on standard error why a command cannot do what it should; its exit code.
+int refuse_command(std::string_view program, const Command& command, const Error& error);
 
 /// main() of a program that runs until it is told to stop: reads `options` into `config`, answers --help, --check and
 /// the like, sets up the log and the signals, opens the program, runs it. Config has problems() and log_level;
