@@ -17,6 +17,7 @@ constexpr int kQueueMessages = 32;        // per slow receiver: 8 MiB of full ch
 constexpr std::size_t kBuffersKept = 48;  // idle buffers for reuse: 12 MiB of full chunks
 constexpr Duration kLastWord = 1s;
 constexpr Duration kLongestWait = 1s;
+constexpr int kLooksRest = 20;  // times as long as a look whether it is finished took
 
 // A file that is written line by line would cost two thread switches per line. As network cards do with interrupts,
 // turns that found only a little are kept this far apart; the first line after a pause is sent at once.
@@ -203,6 +204,7 @@ void Producer::wait(MonoTime now, StopSignals& signals) {
     waiter.add_descriptor(multicast_ ? multicast_->mailbox_fd() : publisher_socket_->mailbox_fd());
   MonoTime until = std::min({now + kLongestWait, tailer_->due(), streams_->due(now), control_->due()});
   if (admin_) until = std::min(until, admin_->due());
+  if (look_is_due_) until = std::min(until, next_look_);
   if (multicast_) {
     until = std::min(until, multicast_->relay().due(now));
     if (multicast_->relay().fd() >= 0) waiter.add_descriptor(multicast_->relay().fd());
@@ -217,11 +219,21 @@ bool Producer::delivered() const {
 bool Producer::finished() {
   if (!stopping_) {
     if (config_.once && tailer_->everything_sent()) tailer_->seal_for_now();
-    return config_.once && delivered() && !tailer_->removals_pending();
+    return delivered() && !tailer_->removals_pending();
   }
   // Commits are waited for where they can come from.
   if (!ledger_.anybody_connected()) return tailer_->everything_sent() && streams_->everybody_knows();
   return delivered();
+}
+
+/// With many streams the answer costs more than a turn: a look takes at most a twentieth of the time.
+bool Producer::look_whether_finished(MonoTime now) {
+  if (!config_.once && !stopping_) return false;
+  look_is_due_ = now < next_look_;
+  if (look_is_due_) return false;
+  const bool yes = finished();
+  next_look_ = now + (mono_now() - now) * kLooksRest;
+  return yes;
 }
 
 /// What ends it whether there is work left or not: a second signal, or --drain.
@@ -242,7 +254,7 @@ int Producer::run(StopSignals& signals) {
     const MonoTime now = mono_now();
     const std::size_t work = turn(now);
     if (talked_ == now) hear(now, signals);
-    if (out_of_time(now) || (work == 0 && finished())) break;
+    if (out_of_time(now) || (work == 0 && look_whether_finished(mono_now()))) break;
     moderated_ = work > 0 && moderate(now);
     if (work == 0) wait(mono_now(), signals);
   }

@@ -44,6 +44,7 @@ class Producer {
   void hear(MonoTime now, StopSignals& signals);
   bool delivered() const;
   bool finished();
+  bool look_whether_finished(MonoTime now);
   bool out_of_time(MonoTime now) const;
 
   ProducerConfig config_;
@@ -66,6 +67,8 @@ class Producer {
   MonoTime talked_{};       ///< when they were looked at
   std::uint64_t bytes_sent_seen_ = 0;
   std::optional<MonoTime> stopping_;
+  MonoTime next_look_{};      ///< whether it is finished
+  bool look_is_due_ = false;  ///< it was put off
   bool hurry_ = false;
 };
 
