@@ -49,9 +49,9 @@ struct Tailer::Place {
   const ArchiveContent* archive = nullptr;  ///< the content, if it is of one
 };
 
-bool Tailer::is_kin(const Tracked& tracked, const std::string& path) {
-  if (are_kin(path, tracked.record.info.path) || are_kin(path, tracked.file.path())) return true;
-  const std::vector<std::string> links = hard_links(tracked.file.path(), tracked.record.key);
+bool Tailer::is_kin(const Tracked& tracked, const std::string& path) const {
+  if (are_kin(path, name_of(tracked)) || are_kin(path, tracked.file.path())) return true;
+  const std::vector<std::string> links = hard_links(tracked.file.path(), tracked.key);
   return std::any_of(links.begin(), links.end(), [&](const std::string& name) { return are_kin(path, name); });
 }
 
@@ -117,7 +117,7 @@ bool Tailer::is_known_copy(const std::string& path, FileKey key, std::uint64_t s
   if (!still && now_ - copy.seen < kStillCopying && is_copy_still(copy.record, path, true)) {
     // It was still growing when its original was truncated.
     const Tracked* original = find(copy.record.stream);
-    if (original != nullptr && original->record.gone && size <= original->file.fingerprint().cursor.raw) {
+    if (original != nullptr && original->gone && size <= original->file.fingerprint().cursor.raw) {
       if (auto record = describe_copy(path, key, copy.record.stream)) {
         copy.record = std::move(*record);
         dirty_copies_.insert(key);
@@ -128,7 +128,7 @@ bool Tailer::is_known_copy(const std::string& path, FileKey key, std::uint64_t s
   if (!still) {
     const StreamId of = copy.record.stream;
     const Tracked* original = find(of);
-    if (original != nullptr && !original->record.gone) return false;  // compared with it again
+    if (original != nullptr && !original->gone) return false;  // compared with it again
     copies_.erase(found);
     dirty_copies_.insert(key);
     return false;
@@ -173,7 +173,7 @@ std::optional<Verdict> Tailer::judge(const Place& place, StreamId& of) {
   for (const auto& [id, tracked] : tracked_) {
     const Fingerprint& known = tracked->file.fingerprint();
     const auto likeness = newcomer.likeness(known);  // looked at first: there may be many streams
-    if (likeness == Newcomer::Likeness::kNo || tracked->record.key == place.key) continue;
+    if (likeness == Newcomer::Likeness::kNo || tracked->key == place.key) continue;
     if (likeness == Newcomer::Likeness::kIfKin && !is_kin(*tracked, place.path)) continue;
     candidates.push_back(id);
     ends.push_back(known.cursor.raw);
@@ -199,7 +199,7 @@ Verdict Tailer::judge_as(StreamId id, Newcomer& newcomer, const Place& place) {
   Tracked* tracked = find(id);
   if (tracked == nullptr) return Verdict::kStranger;
   const bool kin = is_kin(*tracked, place.path);
-  if (!tracked->record.gone && !missing_.contains(id)) {
+  if (!tracked->gone && !missing_.contains(id)) {
     auto look = tracked->file.look(true);
     if (!look && look.error().code == ErrorCode::kReplaced && !tracked->sealed_since) {
       reincarnate(*tracked, wire::LossReason::kTruncated);  // looks for copies, of which this is one
@@ -235,7 +235,7 @@ Verdict Tailer::judge_as(StreamId id, Newcomer& newcomer, const Place& place) {
   }
   tracked = find(id);
   if (tracked == nullptr) return Verdict::kStranger;
-  const State state = tracked->record.gone ? State::kOver : State::kAway;
+  const State state = tracked->gone ? State::kOver : State::kAway;
   return newcomer.compare(known(tracked->file.fingerprint(), state, kin));
 }
 
@@ -283,11 +283,11 @@ bool Tailer::find_elsewhere(Tracked& tracked) {
   if (!rotated_) return false;
   std::string place;
   rotated_->scan([&](const std::string& path, const Selection&) {
-    if (place.empty() && key_of(path) == tracked.record.key) place = path;
+    if (place.empty() && key_of(path) == tracked.key) place = path;
   });
   if (place.empty()) return false;
   rename(tracked, place);
-  missing_.erase(tracked.record.info.stream);
+  missing_.erase(tracked.id);
   refresh(tracked);
   return true;
 }
@@ -295,12 +295,12 @@ bool Tailer::find_elsewhere(Tracked& tracked) {
 /// Looks for a copy of the stream's file, which was truncated or is gone, and goes on in the longest there is.
 bool Tailer::find_copy(Tracked& tracked, wire::LossReason reason, bool siblings) {
   const Fingerprint& fingerprint = tracked.file.fingerprint();
-  if (fingerprint.head_length == 0 || tracked.record.info.sealed) return false;
+  if (fingerprint.head_length == 0 || tracked.sealed) return false;
   std::map<FileKey, std::string> places;
   if (siblings) {
     namespace fs = std::filesystem;
     places.merge(files_in_directory(fs::path(tracked.file.path()).parent_path()));
-    places.merge(files_in_directory(fs::path(tracked.record.info.path).parent_path()));
+    places.merge(files_in_directory(fs::path(name_of(tracked)).parent_path()));
     if (rotated_) {
       rotated_->scan([&](const std::string& path, const Selection&) {
         if (const auto key = key_of(path)) places.emplace(*key, path);
@@ -316,7 +316,7 @@ bool Tailer::find_copy(Tracked& tracked, wire::LossReason reason, bool siblings)
   std::uint64_t longest_size = 0;
   for (const auto& place : places) {
     const auto& [key, path] = place;
-    if (key == tracked.record.key) continue;
+    if (key == tracked.key) continue;
     if (const auto other = by_key_.find(key); other != by_key_.end()) {
       // Its inode may have been used again for the copy, while nobody looked.
       const Tracked* owner = find(other->second);
@@ -353,7 +353,7 @@ bool Tailer::fits(const Tracked& tracked, const Place& place, wire::LossReason r
   const bool kin = is_kin(tracked, place.path);
   if (fingerprint.head_length < Fingerprint::kHeadBytes && !kin) return false;
   if (const std::array end{fingerprint.cursor.raw}; !place.content.tells(end)) {
-    if (place.archive != nullptr) unpacking_.at(place.key).of.insert(tracked.record.info.stream);
+    if (place.archive != nullptr) unpacking_.at(place.key).of.insert(tracked.id);
     return false;
   }
   if (newcomer.compare(known(fingerprint, KnownStream::State::kGone, kin)) != Verdict::kBacking) return false;
@@ -365,15 +365,14 @@ bool Tailer::fits(const Tracked& tracked, const Place& place, wire::LossReason r
 
 /// The file holds its bytes no more: the stream goes on in a copy, or waits for archives that may be one, or is over.
 void Tailer::lose_file(Tracked& tracked, wire::LossReason reason) {
-  const StreamId id = tracked.record.info.stream;
+  const StreamId id = tracked.id;
   if (find_copy(tracked, reason, true)) return;
   if (tracked.sealed_since || !awaits_archive(id)) return give_up(tracked, reason);
   unlink_path(tracked);
-  if (const auto known = by_key_.find(tracked.record.key); known != by_key_.end() && known->second == id)
-    by_key_.erase(known);
+  if (const auto known = by_key_.find(tracked.key); known != by_key_.end() && known->second == id) by_key_.erase(known);
   deleted_.erase(id);
   tracked.deleted_since.reset();
-  tracked.record.key = {};
+  tracked.key = {};
   tracked.file.move_to(tracked.file.path(), {}, nullptr, {});
   tracked.without_file = reason;
   missing_[id] = now_;
@@ -383,7 +382,7 @@ void Tailer::lose_file(Tracked& tracked, wire::LossReason reason) {
 /// From now on the stream is read from that file.
 bool Tailer::adopt(Tracked& tracked, const Place& place, wire::LossReason reason) {
   const auto& [path, key, content, archive] = place;
-  const StreamId id = tracked.record.info.stream;
+  const StreamId id = tracked.id;
   const wire::StreamInfo* info = publisher_->info(id);
   const FileOffset cursor = tracked.file.fingerprint().cursor;
   if (archive == nullptr && tracked.file.archive_mark()) return false;  // what was of an archive stays that
@@ -400,7 +399,7 @@ bool Tailer::adopt(Tracked& tracked, const Place& place, wire::LossReason reason
   const bool head_was_another = info->head.raw > holds;
 
   unlink_path(tracked);
-  if (const auto before = by_key_.find(tracked.record.key); before != by_key_.end() && before->second == id)
+  if (const auto before = by_key_.find(tracked.key); before != by_key_.end() && before->second == id)
     by_key_.erase(before);
   deleted_.erase(id);
   missing_.erase(id);
@@ -414,7 +413,7 @@ bool Tailer::adopt(Tracked& tracked, const Place& place, wire::LossReason reason
     tracked.file.move_to(path, key, &archive_budget_, archive->mark(cursor));
   }
   (void)tracked.file.open();  // it may be gone soon: what is open can be read
-  tracked.record.key = key;
+  tracked.key = key;
   const auto [at, unused] = by_key_.try_emplace(key, id);
   Tracked* const other = unused ? nullptr : find(std::exchange(at->second, id));
   pending_.erase(key);
@@ -434,7 +433,7 @@ bool Tailer::adopt(Tracked& tracked, const Place& place, wire::LossReason reason
     // What was appended after the copy was made is in none of them.
     tracked.copied_to = FileOffset{look->size};
     publisher_->seal(id, std::max(seen, *tracked.copied_to), std::nullopt);
-    tracked.record.info.sealed = true;
+    tracked.sealed = true;
     tracked.sealed_since = now_;
     ++counters_.streams_sealed;
   } else {
@@ -451,8 +450,8 @@ bool Tailer::adopt(Tracked& tracked, const Place& place, wire::LossReason reason
 void Tailer::leave_copy(const Tracked& tracked) {
   const std::string& path = tracked.file.path();
   const auto there = key_of(path);
-  if (!there || *there != tracked.record.key || discovery_.selection_of(path) == nullptr) return;
-  auto record = describe_copy(path, tracked.record.key, tracked.record.info.stream);
+  if (!there || *there != tracked.key || discovery_.selection_of(path) == nullptr) return;
+  auto record = describe_copy(path, tracked.key, tracked.id);
   if (!record) return;
   copies_[record->key] = {*record, now_, counters_.walks};
   dirty_copies_.insert(record->key);

@@ -16,7 +16,7 @@ constexpr Duration kPatience = 1s;  // with one whose bytes are not taken while 
 
 /// Whether there is something to decompress in it.
 void Tailer::look_at_archive(const Tracked& tracked) {
-  const StreamId id = tracked.record.info.stream;
+  const StreamId id = tracked.id;
   const auto rest = tracked.file.archive_rest();
   if (!rest || tracked.sealed_since) return;
   // A stream that has come there from a file ends with it: nobody goes on with that.
@@ -86,7 +86,7 @@ std::size_t Tailer::decompress(MonoTime now) {
 
 /// Of an archive that was read to where it ends, ends within a member, or is damaged: is that its end?
 void Tailer::judge_archive(Tracked& tracked) {
-  const StreamId id = tracked.record.info.stream;
+  const StreamId id = tracked.id;
   doubtful_.erase(id);
   if (tracked.sealed_since) return;
   refresh(tracked);  // it is doubtful again, if it still is
@@ -102,7 +102,7 @@ void Tailer::judge_archive(Tracked& tracked) {
 /// What is behind its last byte that could be read is lost, however much it is; of one that is complete that is what
 /// was seen in the file that it was made of, and not in it. What was sent stays readable.
 void Tailer::end_archive(Tracked& tracked) {
-  const StreamId id = tracked.record.info.stream;
+  const StreamId id = tracked.id;
   const auto mark = tracked.file.verdict_mark();
   if (!mark) return;  // next time
   if (tracked.file.all_decompressed()) {
@@ -113,9 +113,9 @@ void Tailer::end_archive(Tracked& tracked) {
   } else {
     damaged(tracked);
   }
-  tracked.record.info.sealed = true;
-  tracked.record.info.head = publisher_->info(id)->head;
-  tracked.record.archive = *mark;
+  tracked.sealed = true;
+  tracked.head = publisher_->info(id)->head;
+  tracked.archive = *mark;
   tracked.sealed_since = now_;
   ++counters_.streams_sealed;
   doubtful_.erase(id);
@@ -123,33 +123,32 @@ void Tailer::end_archive(Tracked& tracked) {
 }
 
 void Tailer::damaged(Tracked& tracked) {
-  const StreamId id = tracked.record.info.stream;
+  const StreamId id = tracked.id;
   log::error("an archive cannot be read to its end, the rest is lost", {{"stream", id},
                                                                         {"path", tracked.file.path()},
                                                                         {"offset", tracked.file.fingerprint().cursor},
                                                                         {"error", tracked.file.archive_error()}});
   publisher_->cut_off(id, wire::LossReason::kArchiveDamaged);
-  tracked.record.gone = wire::LossReason::kArchiveDamaged;
+  tracked.gone = wire::LossReason::kArchiveDamaged;
   ++counters_.given_up_bytes;
 }
 
 /// What became of the archive that a stream has ended with.
 Tailer::Archived Tailer::archive_file(Tracked& tracked) {
   auto status = status_of(tracked.file.path());
-  if (!tracked.deleted_since && (!status || status->key != tracked.record.key)) {
+  if (!tracked.deleted_since && (!status || status->key != tracked.key)) {
     const auto directory = std::filesystem::path(tracked.file.path()).parent_path();
-    if (const auto there = find_in_directory(directory, {tracked.record.key}); !there.empty()) {
+    if (const auto there = find_in_directory(directory, {tracked.key}); !there.empty()) {
       rename(tracked, there.begin()->second);
       status = status_of(tracked.file.path());
     }
   }
-  if (!status || status->key != tracked.record.key) {
+  if (!status || status->key != tracked.key) {
     // Without a name and without a descriptor nobody can read it any more.
     if (!tracked.file.is_open()) give_up(tracked, wire::LossReason::kDeleted);
     return Archived::kGone;
   }
-  return tracked.record.archive && status->size == tracked.record.archive->compressed ? Archived::kSame
-                                                                                      : Archived::kChanged;
+  return tracked.archive && status->size == tracked.archive->compressed ? Archived::kSame : Archived::kChanged;
 }
 
 }  // namespace fantail

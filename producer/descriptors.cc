@@ -32,7 +32,7 @@ void Tailer::make_room() {
   std::size_t left = std::max<std::size_t>(1, open_files_.limit() / kClosedAtOnce);
   for (const Candidate& candidate : candidates) {
     const auto there = key_of(candidate.tracked->file.path());
-    if (!there || *there != candidate.tracked->record.key) continue;  // only the descriptor leads to it
+    if (!there || *there != candidate.tracked->key) continue;  // only the descriptor leads to it
     candidate.tracked->file.rest();
     if (--left == 0) return;
   }
@@ -47,10 +47,10 @@ void Tailer::give_up_beyond_descriptors() {
       if (oldest == nullptr || tracked->deleted_since < oldest->deleted_since) oldest = tracked;
     }
     if (oldest == nullptr) return;
-    const wire::StreamInfo* info = publisher_->info(oldest->record.info.stream);
+    const wire::StreamInfo* info = publisher_->info(oldest->id);
     if (info == nullptr) return;
     log::error("descriptors are used up, giving up the oldest deleted file",
-               {{"stream", oldest->record.info.stream},
+               {{"stream", oldest->id},
                 {"path", oldest->file.path()},
                 {"from", ledger_.held_for(*info).value_or(info->sent)},
                 {"to", info->head},

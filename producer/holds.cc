@@ -18,7 +18,7 @@ constexpr Duration kForgetUnwantedAfter = 10s;
 }  // namespace
 
 std::uint64_t Tailer::uncommitted_bytes(const Tracked& tracked) const {
-  const wire::StreamInfo* info = publisher_->info(tracked.record.info.stream);
+  const wire::StreamInfo* info = publisher_->info(tracked.id);
   if (info == nullptr) return 0;
   const FileOffset done = ledger_.held_for(*info).value_or(info->sent);
   return info->head > done ? info->head - done : 0;
@@ -26,10 +26,10 @@ std::uint64_t Tailer::uncommitted_bytes(const Tracked& tracked) const {
 
 /// Looks after one deleted file: seals it when it is read to the end, gives it up when it was held for too long.
 void Tailer::sweep_deleted(Tracked& tracked, MonoTime now) {
-  const StreamId id = tracked.record.info.stream;
+  const StreamId id = tracked.id;
   if (!tracked.sealed_since) refresh(tracked);
   const wire::StreamInfo* info = publisher_->info(id);
-  if (info == nullptr || tracked.record.gone) return;
+  if (info == nullptr || tracked.gone) return;
   const bool read_to_end = info->sent == info->head && tracked.file.all_decompressed();
   // Sealed when nobody can write to it any more; where that cannot be known, when nobody has for a while.
   const auto over = [&] {
@@ -43,7 +43,7 @@ void Tailer::sweep_deleted(Tracked& tracked, MonoTime now) {
   };
   if (read_to_end && !tracked.sealed_since && !awaits_archive(id) && over()) {
     publisher_->seal(id, info->head, std::nullopt);
-    tracked.record.info.sealed = true;
+    tracked.sealed = true;
     tracked.sealed_since = now;
     ++counters_.streams_sealed;
     dirty_.insert(id);
@@ -75,7 +75,7 @@ void Tailer::sweep(MonoTime now) {
       const std::uint64_t bytes = uncommitted_bytes(*tracked);
       if (bytes == 0) continue;
       log::error("hold limit exceeded, giving up the oldest deleted file",
-                 {{"stream", tracked->record.info.stream}, {"path", tracked->file.path()}, {"bytes", bytes}});
+                 {{"stream", tracked->id}, {"path", tracked->file.path()}, {"bytes", bytes}});
       give_up(*tracked, wire::LossReason::kHoldExceeded);
       held -= bytes;
     }
@@ -112,21 +112,21 @@ void Tailer::sweep(MonoTime now) {
     const bool done = committed ? *committed >= info->head
                                 : info->sent >= info->head && tracked->sealed_since &&
                                       now - *tracked->sealed_since >= kForgetUnwantedAfter;
-    if (tracked->record.ended_with_archive()) {
+    if (tracked->ended_with_archive()) {
       // As long as its file is there it must not be taken for a new one, and who comes late can read it.
       const Archived file = archive_file(*tracked);
       if (file == Archived::kChanged) changed.push_back(id);
-      if (file == Archived::kSame && done && !tracked->record.gone && now - tracked->active >= kCloseIdleAfter) {
+      if (file == Archived::kSame && done && !tracked->gone && now - tracked->active >= kCloseIdleAfter) {
         tracked->file.close();
         asleep.push_back(id);
       }
-      const bool lacks_the_end = tracked->copied_to && !tracked->record.gone;
+      const bool lacks_the_end = tracked->copied_to && !tracked->gone;
       if (file == Archived::kChanged || (file == Archived::kSame && !lacks_the_end)) continue;
     }
     if (tracked->sealed_since) {
       if (done && !awaits_archive(id)) {
         finished.push_back(id);
-      } else if (tracked->copied_to && !tracked->record.gone) {
+      } else if (tracked->copied_to && !tracked->gone) {
         const FileOffset safe = committed.value_or(info->sent);
         if (safe >= *tracked->copied_to && now - *tracked->sealed_since >= kSweepInterval) copied.push_back(id);
       }
@@ -135,7 +135,7 @@ void Tailer::sweep(MonoTime now) {
     if (tracked->deleted_since) continue;
     // Events come under the name that the writer opened: of a file that has, or had, another one they may be somewhere
     // else.
-    const bool seen = !tracked->astray && tracked->names == 1 && tracked->file.path() == tracked->record.info.path &&
+    const bool seen = !tracked->astray && tracked->names == 1 && tracked->file.path() == info->path &&
                       discovery_.sees(tracked->file.path());
     if (!seen) unseen.push_back(id);
     const Duration idle_for = waiting_to_open_.empty() ? kCloseIdleAfter : Duration::zero();
@@ -144,7 +144,7 @@ void Tailer::sweep(MonoTime now) {
     if (!seen) {
       // Once closed it is looked at by walks alone, and only if its name still leads to it.
       const auto there = key_of(tracked->file.path());
-      const bool findable = there && *there == tracked->record.key;
+      const bool findable = there && *there == tracked->key;
       if (!findable || now - tracked->active < kCloseUnseenAfter) continue;
     }
     tracked->file.rest();
@@ -162,13 +162,11 @@ void Tailer::sweep(MonoTime now) {
   for (const StreamId id : copied) {
     Tracked& tracked = *tracked_.at(id);
     log::warn("bytes that were appended between copying and truncating a file are lost",
-              {{"stream", id},
-               {"path", tracked.record.info.path},
-               {"bytes", publisher_->info(id)->head - *tracked.copied_to}});
+              {{"stream", id}, {"path", name_of(tracked)}, {"bytes", publisher_->info(id)->head - *tracked.copied_to}});
     give_up(tracked, wire::LossReason::kTruncated);
   }
   for (const StreamId id : finished) {
-    if (!tracked_.at(id)->record.gone) leave_copy(*tracked_.at(id));
+    if (!tracked_.at(id)->gone) leave_copy(*tracked_.at(id));
   }
   if (!finished.empty() && !dirty_copies_.empty() && !save_copies()) return;  // told by the next save()
   if (config_.delete_after) sweep_removals(now);
@@ -179,17 +177,16 @@ void Tailer::sweep(MonoTime now) {
   }
   for (const StreamId id : finished) {
     Tracked& tracked = *tracked_.at(id);
-    log::debug("stream finished", {{"stream", id}, {"path", tracked.record.info.path}});
+    log::debug("stream finished", {{"stream", id}, {"path", name_of(tracked)}});
     drop(tracked);
   }
 }
 
 /// The registry does not have it any more.
 void Tailer::drop(Tracked& tracked) {
-  const StreamId id = tracked.record.info.stream;
+  const StreamId id = tracked.id;
   unlink_path(tracked);
-  if (const auto known = by_key_.find(tracked.record.key); known != by_key_.end() && known->second == id)
-    by_key_.erase(known);
+  if (const auto known = by_key_.find(tracked.key); known != by_key_.end() && known->second == id) by_key_.erase(known);
   deleted_.erase(id);
   missing_.erase(id);
   dirty_.erase(id);

@@ -16,6 +16,16 @@
 
 namespace fantail {
 
+/// The stream is made of an archive that is damaged or ends too early; what was sent of it stays readable.
+inline bool is_damaged_archive(const std::optional<wire::LossReason>& gone) {
+  return gone == wire::LossReason::kArchiveDamaged;
+}
+/// The stream is all that is in an archive, or all that can be read of it: readable as long as the archive is there.
+inline bool ended_with_archive(bool sealed, const std::optional<ArchiveMark>& archive,
+                               const std::optional<wire::LossReason>& gone) {
+  return sealed && archive && (!gone || is_damaged_archive(gone));
+}
+
 /// What the producer knows of one stream and must know after a restart.
 struct StreamRecord {
   wire::StreamInfo info;     ///< path: as first seen, the stream's name; sent: what fingerprint.cursor says
@@ -26,10 +36,8 @@ struct StreamRecord {
   /// It is made of the decompressed bytes of an archive. If it has ended with that: how the file was then.
   std::optional<ArchiveMark> archive{};
 
-  /// What was sent of it stays readable.
-  bool archive_damaged() const { return gone == wire::LossReason::kArchiveDamaged; }
-  /// The same holds, as long as the archive is there.
-  bool ended_with_archive() const { return info.sealed && archive && (!gone || archive_damaged()); }
+  bool archive_damaged() const { return is_damaged_archive(gone); }
+  bool ended_with_archive() const { return fantail::ended_with_archive(info.sealed, archive, gone); }
 };
 
 /// The producer's memory: SQLite in the state directory. New streams are on disk, power loss included, before their

@@ -20,10 +20,10 @@ std::string name_aside(const std::string& path, StreamId stream) {
 /// Whether all of it was sent from its first byte on, and every durable consumer that wants it has it. There must be
 /// one. Of streams that have ended only those have a file that went on in an archive.
 bool Tailer::removable(const Tracked& tracked) const {
-  const bool in_archive = tracked.record.ended_with_archive() && !tracked.record.gone;
+  const bool in_archive = tracked.ended_with_archive() && !tracked.gone;
   if ((tracked.sealed_since && !in_archive) || tracked.deleted_since || tracked.astray) return false;
   if (!tracked.file.all_decompressed()) return false;
-  const wire::StreamInfo* info = publisher_->info(tracked.record.info.stream);
+  const wire::StreamInfo* info = publisher_->info(tracked.id);
   if (info == nullptr || info->base.raw != 0 || info->head.raw == 0 || info->sent != info->head) return false;
   const auto committed = ledger_.held_for(*info);
   return committed && *committed >= info->head;
@@ -65,7 +65,7 @@ void Tailer::sweep_removals(MonoTime now) {
 }
 
 void Tailer::remove(Tracked& tracked) {
-  const StreamId id = tracked.record.info.stream;
+  const StreamId id = tracked.id;
   const std::string path = tracked.file.path();
   const std::string aside = name_aside(path, id);
   removals_.erase(id);  // tried again with the next look at all files
@@ -78,7 +78,7 @@ void Tailer::remove(Tracked& tracked) {
   if (!tracked.file.is_open() || !removable(tracked)) return;
   const std::uint64_t length =
       tracked.file.archive_rest() ? tracked.file.file_bytes() : tracked.file.fingerprint().cursor.raw;
-  const RemovableFile file{tracked.file.fd(), path, aside, tracked.record.key, length};
+  const RemovableFile file{tracked.file.fd(), path, aside, tracked.key, length};
   const auto removed = remove_file(file, kQuiet, [&] { return tracked.file.look(true).has_value(); });
   if (removed) {
     log::info("file deleted after its commit", {{"stream", id}, {"path", path}, {"bytes", file.length}});

@@ -12,7 +12,13 @@ constexpr Duration kSaveAbsencesInterval = 1min;
 }  // namespace
 
 StreamRecord Tailer::record_of(const Tracked& tracked) const {
-  StreamRecord record = tracked.record;
+  StreamRecord record;
+  record.info.stream = tracked.id;
+  record.info.sealed = tracked.sealed;
+  record.info.head = tracked.head;
+  record.key = tracked.key;
+  record.gone = tracked.gone;
+  record.archive = tracked.archive;
   record.current_path = tracked.file.path();
   record.fingerprint = tracked.file.fingerprint();
   if (!record.ended_with_archive()) record.archive = tracked.file.archive_mark();
@@ -20,7 +26,7 @@ StreamRecord Tailer::record_of(const Tracked& tracked) const {
     record.info.head = info->head;
     // What was seen and not read yet may be of what the file holds next: a later run would take it for a loss of this.
     const bool archive = tracked.file.archive_rest().has_value();
-    if (!tracked.record.info.sealed && !archive) {
+    if (!tracked.sealed && !archive) {
       record.info.head = std::min(info->head, std::max(record.fingerprint.cursor, tracked.verified_end));
     }
   }

@@ -1,5 +1,7 @@
 // The part of Tailer that takes up its work: what is known of a former run, and what files are there. Those are looked
 // at some at a time, so that the first are sent, and consumers served, while the others wait.
+#include <malloc.h>
+
 #include <algorithm>
 #include <filesystem>
 
@@ -59,26 +61,25 @@ void Tailer::take_up(StreamRecord record, std::vector<StreamId>& replaced) {
     record.info.sent = record.info.head;
   }
   Tracked& tracked = track(std::move(record));
-  if (lives_in_archive(tracked)) tracked.seen_to = tracked.record.info.head;
-  if (tracked.record.info.sealed) {
+  if (lives_in_archive(tracked)) tracked.seen_to = tracked.head;
+  if (tracked.sealed) {
     tracked.sealed_since = now_;
     // Its file is not to be taken for a new one.
-    if ((tracked.record.archive_damaged() || in_archive) &&
-        by_key_.try_emplace(tracked.record.key, tracked.record.info.stream).second) {
+    if ((tracked.archive_damaged() || in_archive) && by_key_.try_emplace(tracked.key, tracked.id).second) {
       link_path(tracked);
     }
     if (copied_to && tracked.file.open()) {
       tracked.copied_to = copied_to;
-      by_key_[tracked.record.key] = tracked.record.info.stream;
+      by_key_[tracked.key] = tracked.id;
     }
     if (held_until_then) {
       counters_.given_up_bytes += uncommitted_bytes(tracked);
-      dirty_.insert(tracked.record.info.stream);
+      dirty_.insert(tracked.id);
     }
     return;
   }
-  const auto [at, only] = by_key_.try_emplace(tracked.record.key, tracked.record.info.stream);
-  if (!only) replaced.push_back(std::exchange(at->second, tracked.record.info.stream));
+  const auto [at, only] = by_key_.try_emplace(tracked.key, tracked.id);
+  if (!only) replaced.push_back(std::exchange(at->second, tracked.id));
   link_path(tracked);
 }
 
@@ -125,6 +126,7 @@ Status Tailer::go_on_starting() {
 
 Status Tailer::end_start() {
   start_.reset();
+  ::malloc_trim(0);  // of many files the list was large
   if (ignored_ > 0) {
     log::info("old files are left alone until they are written to", {{"files", ignored_}});
   }

@@ -14,11 +14,10 @@ tl::unexpected<Error> rebuilding() {
 
 StreamState Tailer::state_of(const Tracked& tracked) const {
   StreamState state;
-  const StreamId id = tracked.record.info.stream;
-  const wire::StreamInfo* info = publisher_->info(id);
-  state.info = info != nullptr ? *info : tracked.record.info;
+  const StreamId id = tracked.id;
+  state.info = *publisher_->info(id);
   state.current_path = tracked.file.path();
-  state.gone = tracked.record.gone;
+  state.gone = tracked.gone;
   state.open = tracked.file.is_open();
   if (tracked.deleted_since) state.deleted_for = now_ - *tracked.deleted_since;
   return state;
@@ -31,12 +30,11 @@ void Tailer::each_state(const std::function<void(const StreamState&)>& take) con
 std::vector<StreamState> Tailer::states(std::uint64_t after, std::size_t limit) const {
   std::vector<const Tracked*> page;
   for (const auto& [id, tracked] : tracked_) {
-    if (tracked->record.info.sequence > after) page.push_back(tracked.get());
+    if (tracked->sequence > after) page.push_back(tracked.get());
   }
   const auto end = page.begin() + static_cast<std::ptrdiff_t>(std::min(limit, page.size()));
-  std::partial_sort(page.begin(), end, page.end(), [](const Tracked* a, const Tracked* b) {
-    return a->record.info.sequence < b->record.info.sequence;
-  });
+  std::partial_sort(page.begin(), end, page.end(),
+                    [](const Tracked* a, const Tracked* b) { return a->sequence < b->sequence; });
   std::vector<StreamState> out;
   for (auto it = page.begin(); it != end; ++it) out.push_back(state_of(**it));
   return out;
@@ -51,11 +49,11 @@ Status Tailer::forget(StreamId id) {
   const ByteRange left{ledger_.held_for(*info).value_or(info->sent), info->head};
   log::warn("stream forgotten because it was asked for",
             {{"stream", id}, {"path", tracked->file.path()}, {"from", left.from}, {"to", left.to}});
-  if (tracked->deleted_since && !tracked->record.gone) counters_.given_up_bytes += left.bytes();
+  if (tracked->deleted_since && !tracked->gone) counters_.given_up_bytes += left.bytes();
   publisher_->seal(id, info->head, wire::LossReason::kStreamUnknown);
   if (lives_in_archive(*tracked)) {
-    copies_.erase(tracked->record.key);
-    dirty_copies_.insert(tracked->record.key);
+    copies_.erase(tracked->key);
+    dirty_copies_.insert(tracked->key);
   }
   drop(*tracked);
   next_scan_ = now_;  // a file that is there becomes another stream
@@ -67,7 +65,7 @@ Status Tailer::rewind(StreamId id, FileOffset to) {
   Tracked* tracked = find(id);
   const wire::StreamInfo* info = publisher_->info(id);
   if (tracked == nullptr || info == nullptr) return fail(ErrorCode::kNotFound, "there is no stream " + to_string(id));
-  if (auto ok = rewind_file(tracked->file, tracked->record.gone, *info, to); !ok) return ok;
+  if (auto ok = rewind_file(tracked->file, tracked->gone, *info, to); !ok) return ok;
   publisher_->rewind(id, to);
   dirty_.insert(id);
   log::info("stream rewound because it was asked for", {{"stream", id}, {"path", tracked->file.path()}, {"to", to}});
@@ -105,7 +103,7 @@ Status Tailer::forget_consumer(const std::string& name) {
   std::vector<std::pair<const Tracked*, ByteRange>> lacked;
   for (const auto& [id, tracked] : tracked_) {
     const wire::StreamInfo* info = publisher_->info(id);
-    if (info == nullptr || !topics.wants(*info) || (!tracked->deleted_since && !tracked->record.gone)) continue;
+    if (info == nullptr || !topics.wants(*info) || (!tracked->deleted_since && !tracked->gone)) continue;
     const FileOffset at = std::max(ledger_.position(name, id).value_or(FileOffset{}), info->base);
     if (at < info->head) lacked.emplace_back(tracked.get(), ByteRange{at, info->head});
   }
@@ -113,11 +111,11 @@ Status Tailer::forget_consumer(const std::string& name) {
   for (const auto& [tracked, range] : lacked) {
     bytes += range.bytes();
     log::warn("no longer held for a consumer that is forgotten", {{"durable", name},
-                                                                  {"stream", tracked->record.info.stream},
+                                                                  {"stream", tracked->id},
                                                                   {"path", tracked->file.path()},
                                                                   {"from", range.from},
                                                                   {"to", range.to}});
-    if (!tracked->record.gone) counters_.given_up_bytes += range.bytes();
+    if (!tracked->gone) counters_.given_up_bytes += range.bytes();
   }
   log::warn("durable consumer forgotten", {{"durable", name}, {"bytes", bytes}});
   ledger_.forget_consumer(name);

@@ -71,24 +71,23 @@ Status Tailer::start(StreamPublisher& publisher, MonoTime now) {
 }
 
 Tailer::Tracked& Tailer::track(StreamRecord record) {
-  auto tracked = std::make_unique<Tracked>(std::move(record));
+  auto tracked = std::make_unique<Tracked>(record);
   Tracked& ref = *tracked;
   ref.active = now_;
-  ref.verified_end = ref.record.info.head;
-  ref.file.count_in(open_files_, ref.record.info.stream);
-  tracked_[ref.record.info.stream] = std::move(tracked);
-  if (ref.record.info.sealed) awake_.insert(ref.record.info.stream);
-  const Fingerprint& known = ref.record.fingerprint;
-  const bool nothing_read = known.cursor.raw == 0 && known.head_length == 0;
-  if (ref.record.archive || (config_.decompress && nothing_read)) {
-    ref.file.read_archive(archive_budget_, ref.record.archive);
-  }
-  const bool readable = !ref.record.gone || ref.record.archive_damaged();
-  publisher_->add(ref.record.info, readable ? &ref.file : nullptr,
-                  ref.record.gone.value_or(wire::LossReason::kUnknown));
-  if (ref.record.archive_damaged()) publisher_->cut_off(ref.record.info.stream, *ref.record.gone);
+  ref.file.count_in(open_files_, ref.id);
+  tracked_[ref.id] = std::move(tracked);
+  if (ref.sealed) awake_.insert(ref.id);
+  const bool nothing_read = record.fingerprint.cursor.raw == 0 && record.fingerprint.head_length == 0;
+  if (ref.archive || (config_.decompress && nothing_read)) ref.file.read_archive(archive_budget_, ref.archive);
+  const bool readable = !ref.gone || ref.archive_damaged();
+  publisher_->add(std::move(record.info), readable ? &ref.file : nullptr,
+                  ref.gone.value_or(wire::LossReason::kUnknown));
+  if (ref.archive_damaged()) publisher_->cut_off(ref.id, *ref.gone);
   return ref;
 }
+
+/// What consumers are told its path is.
+const std::string& Tailer::name_of(const Tracked& tracked) const { return publisher_->info(tracked.id)->path; }
 
 std::size_t Tailer::turn(MonoTime now) {
   now_ = now;
@@ -178,7 +177,7 @@ void Tailer::plan_next_walk(MonoTime began, Duration took) {
 void Tailer::look_for_those_not_met() {
   std::vector<StreamId> not_met;
   for (const Tracked* tracked : by_path_) {
-    if (tracked->met_in_walk != counters_.walks) not_met.push_back(tracked->record.info.stream);
+    if (tracked->met_in_walk != counters_.walks) not_met.push_back(tracked->id);
   }
   drop_copies_that_are_gone();
   for (const StreamId id : not_met) {
@@ -196,7 +195,7 @@ void Tailer::look_at(const std::string& path, const std::string& origin) {
   const auto file = status_of(path);
   const FileKey* key = file ? &file->key : nullptr;
   Tracked* here_before = at_path(path);
-  if (here_before != nullptr && (!key || here_before->record.key != *key)) lost_sight(*here_before);
+  if (here_before != nullptr && (!key || here_before->key != *key)) lost_sight(*here_before);
   if (!key) return;
   if (const auto known = by_key_.find(*key); known != by_key_.end()) {
     if (Tracked* tracked = find(known->second)) {
@@ -226,16 +225,16 @@ void Tailer::look_at(const std::string& path, const std::string& origin) {
 }
 
 void Tailer::rename(Tracked& tracked, const std::string& path) {
-  log::info("file renamed", {{"stream", tracked.record.info.stream}, {"path", tracked.file.path()}, {"to", path}});
+  log::info("file renamed", {{"stream", tracked.id}, {"path", tracked.file.path()}, {"to", path}});
   unlink_path(tracked);
   tracked.file.set_path(path);
   link_path(tracked);
   if (lives_in_archive(tracked)) {
-    copies_.at(tracked.record.key).record.path = path;
-    dirty_copies_.insert(tracked.record.key);
+    copies_.at(tracked.key).record.path = path;
+    dirty_copies_.insert(tracked.key);
   }
   tracked.astray = false;
-  dirty_.insert(tracked.record.info.stream);
+  dirty_.insert(tracked.id);
 }
 
 void Tailer::unlink_path(const Tracked& tracked) {
@@ -245,8 +244,8 @@ void Tailer::unlink_path(const Tracked& tracked) {
 
 /// Something may have happened to its bytes.
 void Tailer::refresh(Tracked& tracked) {
-  const StreamId id = tracked.record.info.stream;
-  if (tracked.sealed_since && tracked.record.ended_with_archive()) awake_.insert(id);
+  const StreamId id = tracked.id;
+  if (tracked.sealed_since && tracked.ended_with_archive()) awake_.insert(id);
   if (tracked.sealed_since) return;
   const wire::StreamInfo* info = publisher_->info(id);
   if (info == nullptr) return;
@@ -348,20 +347,20 @@ void Tailer::announce_fresh() {
   std::vector<StreamId> announced;
   for (StreamRecord& record : std::exchange(fresh_, {})) {
     Tracked& tracked = track(std::move(record));
-    const StreamId id = tracked.record.info.stream;
+    const StreamId id = tracked.id;
     tracked.met_in_walk = counters_.walks;
-    by_key_[tracked.record.key] = id;
-    if (auto opened = opened_.extract(tracked.record.key)) tracked.file.keep_open(std::move(opened.mapped()));
+    by_key_[tracked.key] = id;
+    if (auto opened = opened_.extract(tracked.key)) tracked.file.keep_open(std::move(opened.mapped()));
     link_path(tracked);
     ++counters_.streams_created;
-    log::info("file found", {{"stream", id}, {"topic", tracked.record.info.topic}, {"path", tracked.file.path()}});
+    log::info("file found", {{"stream", id}, {"topic", publisher_->info(id)->topic}, {"path", tracked.file.path()}});
     announced.push_back(id);
   }
   // Not before all are known: a look may find that another of them is at the path by now.
   for (const StreamId id : announced) {
     Tracked* tracked = find(id);
     if (tracked == nullptr) continue;
-    const wire::StreamInfo& info = tracked->record.info;
+    const wire::StreamInfo& info = *publisher_->info(id);
     if (tracked->file.is_open() || info.sent == info.head) {
       refresh(*tracked);
     } else {
@@ -374,14 +373,14 @@ void Tailer::announce_fresh() {
 /// Whether it is where it was.
 void Tailer::look_for(Tracked& tracked) {
   const auto there = key_of(tracked.file.path());
-  if (!there || *there != tracked.record.key) lost_sight(tracked);
+  if (!there || *there != tracked.key) lost_sight(tracked);
 }
 
 /// It is not where it was: renamed, moved away or deleted. Harmless if that was seen already.
 void Tailer::lost_sight(Tracked& tracked) {
-  const StreamId id = tracked.record.info.stream;
+  const StreamId id = tracked.id;
   if (tracked.deleted_since || tracked.sealed_since || missing_.contains(id)) return;
-  const auto there = find_in_directory(std::filesystem::path(tracked.file.path()).parent_path(), {tracked.record.key});
+  const auto there = find_in_directory(std::filesystem::path(tracked.file.path()).parent_path(), {tracked.key});
   if (!there.empty()) {
     rename(tracked, there.begin()->second);
     return refresh(tracked);
@@ -434,7 +433,7 @@ void Tailer::resolve_missing(MonoTime now) {
 void Tailer::reincarnate(Tracked& tracked, wire::LossReason reason) {
   const std::string path = tracked.file.path();
   log::info("file was truncated or rewritten",
-            {{"stream", tracked.record.info.stream}, {"path", path}, {"offset", tracked.file.fingerprint().cursor}});
+            {{"stream", tracked.id}, {"path", path}, {"offset", tracked.file.fingerprint().cursor}});
   lose_file(tracked, reason);
   look_at(path);
   announce_fresh();
@@ -444,27 +443,26 @@ void Tailer::reincarnate(Tracked& tracked, wire::LossReason reason) {
 
 /// No byte of it can be read any more.
 void Tailer::give_up(Tracked& tracked, wire::LossReason reason) {
-  const StreamId id = tracked.record.info.stream;
+  const StreamId id = tracked.id;
   const wire::StreamInfo* info = publisher_->info(id);
   // Bytes that were seen to be there but not read in time are part of the stream: they are a loss, not silence. After a
   // truncation the head may be that of the new content already.
   FileOffset end = std::max(tracked.file.fingerprint().cursor, tracked.verified_end);
   if (reason != wire::LossReason::kTruncated && info != nullptr) end = std::max(end, info->head);
-  if (tracked.record.info.sealed && info != nullptr) end = info->head;
+  if (tracked.sealed && info != nullptr) end = info->head;
   // What is left of an archive is a loss of unknown length: one byte stands for it.
   if (!tracked.sealed_since && !tracked.file.all_decompressed()) end = end + 1;
   if (tracked.copied_to) leave_copy(tracked);
   publisher_->seal(id, end, reason);
-  tracked.record.info.sealed = true;
-  tracked.record.info.head = end;
-  tracked.record.gone = reason;
+  tracked.sealed = true;
+  tracked.head = end;
+  tracked.gone = reason;
   tracked.sealed_since = now_;
   awake_.insert(id);
   counters_.given_up_bytes += uncommitted_bytes(tracked);
   ++counters_.streams_sealed;
   unlink_path(tracked);
-  if (const auto known = by_key_.find(tracked.record.key); known != by_key_.end() && known->second == id)
-    by_key_.erase(known);
+  if (const auto known = by_key_.find(tracked.key); known != by_key_.end() && known->second == id) by_key_.erase(known);
   deleted_.erase(id);
   missing_.erase(id);
   tracked.file.close();
@@ -474,7 +472,7 @@ void Tailer::give_up(Tracked& tracked, wire::LossReason reason) {
 // ---- what the publisher tells
 
 void Tailer::on_broken(StreamId stream, const Error&) {
-  if (Tracked* tracked = find(stream); tracked != nullptr && !tracked->record.gone) {
+  if (Tracked* tracked = find(stream); tracked != nullptr && !tracked->gone) {
     reincarnate(*tracked, wire::LossReason::kTruncated);
   }
 }
@@ -487,7 +485,7 @@ void Tailer::on_sent(const wire::StreamInfo& stream) {
   }
   if (stream.file.head_length == Fingerprint::kHeadBytes) return;
   if (const Tracked* tracked = find(stream.stream)) {
-    publisher_->identify(stream.stream, identity_of(tracked->record.key, tracked->file.fingerprint()));
+    publisher_->identify(stream.stream, identity_of(tracked->key, tracked->file.fingerprint()));
   }
 }
 

@@ -155,7 +155,8 @@ class Tailer final : public PublisherEvents {
   bool too_old(const FileStatus& file, const Selection& selection) const;
   void mint(const std::string& path, const std::string& name, FileKey key, const Selection& selection);
   void announce_fresh();
-  static bool is_kin(const Tracked& tracked, const std::string& path);
+  const std::string& name_of(const Tracked& tracked) const;
+  bool is_kin(const Tracked& tracked, const std::string& path) const;
   Status load_copies();
   bool becomes_stream(const std::string& path, const std::string& name, FileKey key);
   bool is_known_copy(const std::string& path, FileKey key, std::uint64_t size);

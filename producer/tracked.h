@@ -9,8 +9,14 @@ namespace fantail {
 
 /// One stream and its file. For the sources of Tailer only.
 struct Tailer::Tracked {
-  StreamRecord record;  ///< what does not change often; its position and where it is now are in `file`
-  TailedFile file;
+  StreamId id;
+  std::uint64_t sequence;
+  bool sealed;
+  FileOffset head;                       ///< as recorded; of a sealed stream it is its end
+  FileKey key;                           ///< of its file; empty while that holds the bytes of another
+  std::optional<wire::LossReason> gone;  ///< as in StreamRecord
+  std::optional<ArchiveMark> archive;    ///< the same
+  TailedFile file;                       ///< has its position, and where it is now
   MonoTime active{};
   FileOffset verified_end;        ///< its own bytes were seen up to here, read or not
   bool seen = false;              ///< its file was there, in this run
@@ -26,8 +32,20 @@ struct Tailer::Tracked {
   std::optional<MonoTime> deleted_since;
   std::optional<MonoTime> sealed_since;
 
-  explicit Tracked(StreamRecord r)
-      : record(std::move(r)), file(std::exchange(record.current_path, {}), record.key, record.fingerprint) {}
+  /// What consumers are told of it is with the publisher.
+  explicit Tracked(const StreamRecord& r)
+      : id(r.info.stream),
+        sequence(r.info.sequence),
+        sealed(r.info.sealed),
+        head(r.info.head),
+        key(r.key),
+        gone(r.gone),
+        archive(r.archive),
+        file(r.current_path, r.key, r.fingerprint),
+        verified_end(r.info.head) {}
+
+  bool archive_damaged() const { return is_damaged_archive(gone); }
+  bool ended_with_archive() const { return fantail::ended_with_archive(sealed, archive, gone); }
 };
 
 }  // namespace fantail

@@ -70,9 +70,8 @@ bool Tailer::awaits_archive(StreamId id) const {
 
 /// Whether an archive has taken the place of its file.
 bool Tailer::lives_in_archive(const Tracked& tracked) const {
-  const auto copy = copies_.find(tracked.record.key);
-  return copy != copies_.end() && copy->second.record.stream == tracked.record.info.stream &&
-         tracked.file.archive_mark();
+  const auto copy = copies_.find(tracked.key);
+  return copy != copies_.end() && copy->second.record.stream == tracked.id && tracked.file.archive_mark();
 }
 
 }  // namespace fantail
