@@ -114,6 +114,7 @@ void Map::loop(const std::stop_token& stop) {
   }
   const std::scoped_lock lock(mutex_);
   distributor_->flush();
+  distributor_.reset();  // with a goodbye: the collector would wait for it
   collector_->flush();
 }
 
