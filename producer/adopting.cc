@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 
 #include "producer/adoption.h"
@@ -55,14 +56,29 @@ bool Tailer::is_kin(const Tracked& tracked, const std::string& path) const {
   return std::any_of(links.begin(), links.end(), [&](const std::string& name) { return are_kin(path, name); });
 }
 
-Status Tailer::load_copies() {
-  auto copies = registry_.load_copies();
-  if (!copies) return tl::unexpected(copies.error());
-  for (CopyRecord& record : *copies) {
-    const FileKey key = record.key;
-    copies_[key] = {std::move(record), now_, counters_.walks};
+/// What is in the file, if it is an archive; null if it is none, or archives are sent as they are.
+ArchiveContent* Tailer::unpacked(FileContent& file, const std::string& path, FileKey key) {
+  return config_.decompress ? unpacking_.content_of(file, path, key, now_) : nullptr;
+}
+
+/// Streams that have lost their file may go on in an archive that was read through; those whose file may be found yet
+/// are seen to in resolve_missing(), and files that wait are compared with it in settle_pending().
+std::size_t Tailer::unpack() {
+  const Unpacking::Progress progress = unpacking_.go_on(now_);
+  for (const StreamId id : progress.of) {
+    Tracked* tracked = find(id);
+    if (tracked == nullptr || tracked->sealed_since) continue;
+    if (tracked->without_file || tracked->deleted_since) {
+      find_copy(*tracked, tracked->without_file.value_or(wire::LossReason::kDeleted), false);
+    }
   }
-  return {};
+  return progress.any ? 1 : 0;
+}
+
+/// Whether an archive has taken the place of its file.
+bool Tailer::lives_in_archive(const Tracked& tracked) const {
+  const KnownCopies::Copy* copy = copies_.find(tracked.key);
+  return copy != nullptr && copy->record.stream == tracked.id && tracked.file.archive_mark();
 }
 
 /// Whether a file that no stream has is to become one now. Else it is the copy of one, or may turn out to be.
@@ -84,9 +100,10 @@ bool Tailer::becomes_stream(const std::string& path, const std::string& name, Fi
     case Verdict::kCopy: {
       auto record = describe_copy(path, key, of);
       if (!record) return true;
-      if (!copies_.contains(key)) log::info("a copy of what is sent already", {{"path", path}, {"stream", of}});
-      copies_[key] = {std::move(*record), now_, counters_.walks};
-      dirty_copies_.insert(key);
+      if (copies_.find(key) == nullptr) {
+        log::info("a copy of what is sent already", {{"path", path}, {"stream", of}});
+      }
+      copies_.put(std::move(*record), now_, counters_.walks);
       if (pending != pending_.end()) pending_.erase(pending);
       return false;
     }
@@ -110,34 +127,25 @@ bool Tailer::becomes_stream(const std::string& path, const std::string& name, Fi
 }
 
 bool Tailer::is_known_copy(const std::string& path, FileKey key, std::uint64_t size) {
-  const auto found = copies_.find(key);
-  if (found == copies_.end()) return false;
-  Copy& copy = found->second;
-  bool still = is_copy_still(copy.record, path);
-  if (!still && now_ - copy.seen < kStillCopying && is_copy_still(copy.record, path, true)) {
+  const KnownCopies::Copy* copy = copies_.find(key);
+  if (copy == nullptr) return false;
+  const Tracked* original = find(copy->record.stream);
+  bool still = is_copy_still(copy->record, path);
+  if (!still && now_ - copy->seen < kStillCopying && is_copy_still(copy->record, path, true)) {
     // It was still growing when its original was truncated.
-    const Tracked* original = find(copy.record.stream);
     if (original != nullptr && original->gone && size <= original->file.fingerprint().cursor.raw) {
-      if (auto record = describe_copy(path, key, copy.record.stream)) {
-        copy.record = std::move(*record);
-        dirty_copies_.insert(key);
+      if (auto record = describe_copy(path, key, copy->record.stream)) {
+        copies_.update(std::move(*record));
         still = true;
       }
     }
   }
   if (!still) {
-    const StreamId of = copy.record.stream;
-    const Tracked* original = find(of);
-    if (original != nullptr && !original->gone) return false;  // compared with it again
-    copies_.erase(found);
-    dirty_copies_.insert(key);
+    // With one that goes on it is compared again.
+    if (original == nullptr || original->gone) copies_.erase(key);
     return false;
   }
-  if (copy.record.path != path) {
-    copy.record.path = path;
-    dirty_copies_.insert(key);
-  }
-  copy.walk = counters_.walks;
+  copies_.met(key, path, counters_.walks);
   // What becomes of the copy while its original goes is known by comparing them while both are there.
   return true;
 }
@@ -149,11 +157,7 @@ std::optional<Verdict> Tailer::judge(FileContent& file, const std::string& path,
   if (verdict == Verdict::kStranger) {
     if (ArchiveContent* archive = unpacked(file, path, key)) verdict = judge({path, key, *archive, archive}, of);
   }
-  const auto before = copies_.find(key);
-  if (verdict && *verdict != Verdict::kCopy && before != copies_.end() && !by_key_.contains(key)) {
-    copies_.erase(before);
-    dirty_copies_.insert(key);
-  }
+  if (verdict && *verdict != Verdict::kCopy && !by_key_.contains(key)) copies_.erase(key);
   return verdict;
 }
 
@@ -180,7 +184,7 @@ std::optional<Verdict> Tailer::judge(const Place& place, StreamId& of) {
   }
   if (candidates.empty()) return Verdict::kStranger;
   if (!place.content.tells(ends)) {
-    if (place.archive != nullptr) unpacking_.at(place.key).of.insert(candidates.begin(), candidates.end());
+    if (place.archive != nullptr) unpacking_.awaited_by(place.key, candidates);
     return std::nullopt;
   }
   Verdict best = Verdict::kStranger;
@@ -244,8 +248,7 @@ void Tailer::settle_pending() {
   std::vector<FileKey> due;
   for (const auto& [key, pending] : pending_) {
     if (pending.unread) {
-      const auto archive = unpacking_.find(key);
-      if (archive == unpacking_.end() || !archive->second.content->under_way()) due.push_back(key);
+      if (!unpacking_.under_way(key)) due.push_back(key);
       continue;
     }
     if (now_ - pending.since < kPendingGrace) continue;
@@ -308,9 +311,9 @@ bool Tailer::find_copy(Tracked& tracked, wire::LossReason reason, bool siblings)
     }
   }
   // Where they are now before where they were when they were looked at.
-  for (const auto& [key, copy] : copies_) places.emplace(key, copy.record.path);
+  for (const auto& [key, copy] : copies_.all()) places.emplace(key, copy.record.path);
   for (const auto& [key, pending] : pending_) places.emplace(key, pending.path);
-  for (const auto& [key, archive] : unpacking_) places.emplace(key, archive.content->path());
+  places.merge(unpacking_.places());
   const std::pair<const FileKey, std::string>* longest = nullptr;
   ArchiveContent* longest_archive = nullptr;
   std::uint64_t longest_size = 0;
@@ -353,7 +356,7 @@ bool Tailer::fits(const Tracked& tracked, const Place& place, wire::LossReason r
   const bool kin = is_kin(tracked, place.path);
   if (fingerprint.head_length < Fingerprint::kHeadBytes && !kin) return false;
   if (const std::array end{fingerprint.cursor.raw}; !place.content.tells(end)) {
-    if (place.archive != nullptr) unpacking_.at(place.key).of.insert(tracked.id);
+    if (place.archive != nullptr) unpacking_.awaited_by(place.key, std::array{tracked.id});
     return false;
   }
   if (newcomer.compare(known(fingerprint, KnownStream::State::kGone, kin)) != Verdict::kBacking) return false;
@@ -367,7 +370,7 @@ bool Tailer::fits(const Tracked& tracked, const Place& place, wire::LossReason r
 void Tailer::lose_file(Tracked& tracked, wire::LossReason reason) {
   const StreamId id = tracked.id;
   if (find_copy(tracked, reason, true)) return;
-  if (tracked.sealed_since || !awaits_archive(id)) return give_up(tracked, reason);
+  if (tracked.sealed_since || !unpacking_.is_awaited_by(id)) return give_up(tracked, reason);
   unlink_path(tracked);
   if (const auto known = by_key_.find(tracked.key); known != by_key_.end() && known->second == id) by_key_.erase(known);
   deleted_.erase(id);
@@ -417,7 +420,7 @@ bool Tailer::adopt(Tracked& tracked, const Place& place, wire::LossReason reason
   const auto [at, unused] = by_key_.try_emplace(key, id);
   Tracked* const other = unused ? nullptr : find(std::exchange(at->second, id));
   pending_.erase(key);
-  if (copies_.erase(key) > 0) dirty_copies_.insert(key);
+  copies_.erase(key);
   ++counters_.streams_adopted;
   dirty_.insert(id);
   publisher_->identify(id, identity_of(key, tracked.file.fingerprint()));
@@ -425,8 +428,7 @@ bool Tailer::adopt(Tracked& tracked, const Place& place, wire::LossReason reason
     // How the stream ends is told when it was read to there. On record as a copy, too: so it is known for one that
     // took the place of a file, and is not sent after the stream is forgotten.
     tracked.seen_to = seen;
-    if (auto record = describe_copy(path, key, id)) copies_[key] = {std::move(*record), now_, counters_.walks};
-    dirty_copies_.insert(key);
+    if (auto record = describe_copy(path, key, id)) copies_.put(std::move(*record), now_, counters_.walks);
     link_path(tracked);
     refresh(tracked);
   } else if (seen.raw > look->size || head_was_another) {
@@ -451,37 +453,9 @@ void Tailer::leave_copy(const Tracked& tracked) {
   const std::string& path = tracked.file.path();
   const auto there = key_of(path);
   if (!there || *there != tracked.key || discovery_.selection_of(path) == nullptr) return;
-  auto record = describe_copy(path, tracked.key, tracked.id);
-  if (!record) return;
-  copies_[record->key] = {*record, now_, counters_.walks};
-  dirty_copies_.insert(record->key);
-}
-
-/// After a walk: two in a row did not come by it, and its name leads to something else.
-void Tailer::drop_copies_that_are_gone() {
-  std::erase_if(copies_, [this](const auto& entry) {
-    if (entry.second.walk + 1 >= counters_.walks) return false;
-    const auto there = key_of(entry.second.record.path);
-    if (there && *there == entry.first) return false;
-    dirty_copies_.insert(entry.first);
-    return true;
-  });
-}
-
-Status Tailer::save_copies() {
-  std::vector<CopyRecord> changed;
-  std::vector<FileKey> dropped;
-  for (const FileKey key : dirty_copies_) {
-    const auto found = copies_.find(key);
-    if (found == copies_.end()) {
-      dropped.push_back(key);
-    } else {
-      changed.push_back(found->second.record);
-    }
+  if (auto record = describe_copy(path, tracked.key, tracked.id)) {
+    copies_.put(std::move(*record), now_, counters_.walks);
   }
-  if (auto ok = registry_.save_copies(changed, dropped); !ok) return ok;
-  dirty_copies_.clear();
-  return {};
 }
 
 }  // namespace fantail

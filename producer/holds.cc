@@ -41,7 +41,7 @@ void Tailer::sweep_deleted(Tracked& tracked, MonoTime now) {
     }
     return now - std::max(tracked.active, *tracked.deleted_since) >= kDeletedQuiet;
   };
-  if (read_to_end && !tracked.sealed_since && !awaits_archive(id) && over()) {
+  if (read_to_end && !tracked.sealed_since && !unpacking_.is_awaited_by(id) && over()) {
     publisher_->seal(id, info->head, std::nullopt);
     tracked.sealed = true;
     tracked.sealed_since = now;
@@ -124,7 +124,7 @@ void Tailer::sweep(MonoTime now) {
       if (file == Archived::kChanged || (file == Archived::kSame && !lacks_the_end)) continue;
     }
     if (tracked->sealed_since) {
-      if (done && !awaits_archive(id)) {
+      if (done && !unpacking_.is_awaited_by(id)) {
         finished.push_back(id);
       } else if (tracked->copied_to && !tracked->gone) {
         const FileOffset safe = committed.value_or(info->sent);
@@ -168,7 +168,7 @@ void Tailer::sweep(MonoTime now) {
   for (const StreamId id : finished) {
     if (!tracked_.at(id)->gone) leave_copy(*tracked_.at(id));
   }
-  if (!finished.empty() && !dirty_copies_.empty() && !save_copies()) return;  // told by the next save()
+  if (!finished.empty() && copies_.unsaved() && !copies_.save(registry_)) return;  // told by the next save()
   if (config_.delete_after) sweep_removals(now);
   if (auto ok = registry_.remove_streams(finished); !ok) {
     if (const auto n = save_error_log_.occurred(now))
@@ -200,9 +200,7 @@ void Tailer::drop(Tracked& tracked) {
 
 /// Before what is known of them is told.
 bool Tailer::files_wait() const {
-  return recollection_ || start_ || !fresh_.empty() || !pending_.empty() ||
-         std::any_of(unpacking_.begin(), unpacking_.end(),
-                     [](const auto& entry) { return entry.second.content->under_way(); });
+  return recollection_ || start_ || !fresh_.empty() || !pending_.empty() || unpacking_.under_way();
 }
 
 bool Tailer::everything_sent() const {

@@ -42,7 +42,7 @@ void Tailer::save(MonoTime now) {
     if (const Tracked* tracked = find(id)) changed.push_back(record_of(*tracked));
   }
   auto ok = registry_.save(changed, commits_);
-  if (ok) ok = save_copies();
+  if (ok) ok = copies_.save(registry_);
   if (!ok) {
     if (const auto n = save_error_log_.occurred(now)) {
       log::error("cannot save positions, will keep trying", {{"error", ok.error()}, {"count", *n}});

@@ -20,7 +20,7 @@ constexpr std::size_t kFreshAtATime = 4096;  // recording them waits for the dis
 /// Takes up what is known, and finds what is there.
 Status Tailer::begin() {
   if (auto ok = registry_.load_consumers(ledger_); !ok) return ok;
-  if (auto ok = load_copies(); !ok) return ok;
+  if (auto ok = copies_.load(registry_, now_, counters_.walks); !ok) return ok;
   std::vector<StreamId> replaced;
   if (auto ok = registry_.each_stream([&](StreamRecord&& record) { take_up(std::move(record), replaced); }); !ok) {
     return ok;

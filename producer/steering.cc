@@ -51,10 +51,7 @@ Status Tailer::forget(StreamId id) {
             {{"stream", id}, {"path", tracked->file.path()}, {"from", left.from}, {"to", left.to}});
   if (tracked->deleted_since && !tracked->gone) counters_.given_up_bytes += left.bytes();
   publisher_->seal(id, info->head, wire::LossReason::kStreamUnknown);
-  if (lives_in_archive(*tracked)) {
-    copies_.erase(tracked->key);
-    dirty_copies_.insert(tracked->key);
-  }
+  if (lives_in_archive(*tracked)) copies_.erase(tracked->key);
   drop(*tracked);
   next_scan_ = now_;  // a file that is there becomes another stream
   return {};

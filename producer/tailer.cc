@@ -129,7 +129,7 @@ std::size_t Tailer::turn(MonoTime now) {
   }
   if (!start_) announce_fresh();
   if (!missing_.empty() && !start_) resolve_missing(now);
-  if (!unpacking_.empty()) work += unpack(now);
+  work += unpack();
   if (!pending_.empty()) {
     settle_pending();
     announce_fresh();
@@ -150,9 +150,7 @@ MonoTime Tailer::due() const {
   for (const auto& [key, pending] : pending_) {
     if (!pending.unread) at = std::min(at, std::max(pending.since + kMissingGrace, now_ + 10ms));
   }
-  for (const auto& [key, archive] : unpacking_) {
-    if (archive.content->under_way()) at = std::min(at, archive.next);
-  }
+  if (const auto archive = unpacking_.due()) at = std::min(at, *archive);
   return at;
 }
 
@@ -179,7 +177,7 @@ void Tailer::look_for_those_not_met() {
   for (const Tracked* tracked : by_path_) {
     if (tracked->met_in_walk != counters_.walks) not_met.push_back(tracked->id);
   }
-  drop_copies_that_are_gone();
+  copies_.drop_gone(counters_.walks);
   for (const StreamId id : not_met) {
     Tracked* tracked = find(id);
     if (tracked == nullptr || tracked->sealed_since) continue;
@@ -230,8 +228,7 @@ void Tailer::rename(Tracked& tracked, const std::string& path) {
   tracked.file.set_path(path);
   link_path(tracked);
   if (lives_in_archive(tracked)) {
-    copies_.at(tracked.key).record.path = path;
-    dirty_copies_.insert(tracked.key);
+    copies_.rename(tracked.key, path);
   }
   tracked.astray = false;
   dirty_.insert(tracked.id);
@@ -398,7 +395,7 @@ void Tailer::resolve_missing(MonoTime now) {
       continue;
     }
     if (now - since < kMissingGrace) continue;
-    if (awaits_archive(id)) {
+    if (unpacking_.is_awaited_by(id)) {
       missing_[id] = now;
       continue;
     }
@@ -420,7 +417,7 @@ void Tailer::resolve_missing(MonoTime now) {
     } else if (!find_elsewhere(*tracked)) {
       const auto reason = tracked->without_file.value_or(wire::LossReason::kDeleted);
       if (find_copy(*tracked, reason, true)) continue;
-      if (awaits_archive(id)) {
+      if (unpacking_.is_awaited_by(id)) {
         missing_[id] = now;
       } else {
         give_up(*tracked, reason);

@@ -18,14 +18,15 @@
 #include "common/stream/stream_publisher.h"
 #include "producer/absences.h"
 #include "producer/adoption.h"
-#include "producer/archive_content.h"
 #include "producer/discovery.h"
 #include "producer/file_content.h"
+#include "producer/known_copies.h"
 #include "producer/recollection.h"
 #include "producer/registry.h"
 #include "producer/start_order.h"
 #include "producer/status_report.h"
 #include "producer/tailed_file.h"
+#include "producer/unpacking.h"
 
 namespace fantail {
 
@@ -117,18 +118,6 @@ class Tailer final : public PublisherEvents {
     UniqueFd fd;                   ///< what is written to it before it is deleted is not lost
     bool unread = false;           ///< an archive that has to be read through before it can be compared
   };
-  /// An archive that may hold the bytes of streams that are known.
-  struct Unpacking {
-    std::unique_ptr<ArchiveContent> content;
-    std::set<StreamId> of{};  ///< whose, as far as its beginning tells
-    MonoTime asked{};
-    MonoTime next{};  ///< when it is read on
-  };
-  struct Copy {
-    CopyRecord record;
-    MonoTime seen{};         ///< when it was found to be one, as far as it went
-    std::uint64_t walk = 0;  ///< the last that came by it
-  };
 
   /// Of the walk at a start: files that have not been looked at yet.
   struct Start {
@@ -157,7 +146,6 @@ class Tailer final : public PublisherEvents {
   void announce_fresh();
   const std::string& name_of(const Tracked& tracked) const;
   bool is_kin(const Tracked& tracked, const std::string& path) const;
-  Status load_copies();
   bool becomes_stream(const std::string& path, const std::string& name, FileKey key);
   bool is_known_copy(const std::string& path, FileKey key, std::uint64_t size);
   struct Place;
@@ -171,14 +159,10 @@ class Tailer final : public PublisherEvents {
   void lose_file(Tracked& tracked, wire::LossReason reason);
   bool adopt(Tracked& tracked, const Place& place, wire::LossReason reason);
   ArchiveContent* unpacked(FileContent& file, const std::string& path, FileKey key);
-  std::size_t unpack(MonoTime now);
-  void settle_unpacked(FileKey key);
-  bool awaits_archive(StreamId id) const;
+  std::size_t unpack();
   bool lives_in_archive(const Tracked& tracked) const;
   bool files_wait() const;
   void leave_copy(const Tracked& tracked);
-  void drop_copies_that_are_gone();
-  Status save_copies();
   void look_for(Tracked& tracked);
   void lost_sight(Tracked& tracked);
   void resolve_missing(MonoTime now);
@@ -245,9 +229,8 @@ class Tailer final : public PublisherEvents {
   std::set<FileKey> fresh_keys_;                          ///< of those
   std::size_t ignored_ = 0;                               ///< files that were too old at the last walk
   std::map<FileKey, Pending> pending_;
-  std::map<FileKey, Copy> copies_;  ///< not sent
-  std::map<FileKey, Unpacking> unpacking_;
-  std::set<FileKey> dirty_copies_;
+  KnownCopies copies_;
+  Unpacking unpacking_{archive_budget_};
   std::map<FileKey, UniqueFd> opened_;  ///< of those in `fresh_` that were pending
   std::optional<Discovery> rotated_;    ///< no source of new files
   std::set<StreamId> dirty_;

@@ -1,9 +1,8 @@
-// The part of Tailer that finds out what is in archives which may be copies: they are read through, one after the other
-// and piece by piece, before they are compared with streams.
+#include "producer/unpacking.h"
+
 #include <algorithm>
 #include <array>
-
-#include "producer/tracked.h"
+#include <utility>
 
 namespace fantail {
 namespace {
@@ -13,65 +12,71 @@ constexpr Duration kKeptFor = 10s;     // what is known of one, since it was ask
 
 }  // namespace
 
-/// What is in the file, if it is an archive; null if it is none, or archives are sent as they are.
-ArchiveContent* Tailer::unpacked(FileContent& file, const std::string& path, FileKey key) {
+ArchiveContent* Unpacking::content_of(FileContent& file, const std::string& path, FileKey key, MonoTime now) {
   std::array<std::byte, kMagicBytes> space{};
-  const auto n = config_.decompress ? file.read_at(0, space) : Result<std::size_t>(0);
+  const auto n = file.read_at(0, space);
   if (!archive_format(std::span(space).first(n.value_or(0)))) return nullptr;
-  auto found = unpacking_.find(key);
-  if (found == unpacking_.end()) {
-    auto content = ArchiveContent::open(path, key, archive_budget_);
+  auto found = archives_.find(key);
+  if (found == archives_.end()) {
+    auto content = ArchiveContent::open(path, key, budget_);
     if (!content) return nullptr;
-    found = unpacking_.emplace(key, Unpacking{std::move(content)}).first;
+    found = archives_.emplace(key, Entry{std::move(content)}).first;
   } else {
     found->second.content->is_at(path);
   }
-  found->second.asked = now_;
+  found->second.asked = now;
   return found->second.content.get();
 }
 
-/// Reads the next piece of the first that somebody waits for.
-std::size_t Tailer::unpack(MonoTime now) {
-  std::erase_if(unpacking_, [&](const auto& entry) {
+void Unpacking::awaited_by(FileKey key, std::span<const StreamId> streams) {
+  archives_.at(key).of.insert(streams.begin(), streams.end());
+}
+
+bool Unpacking::is_awaited_by(StreamId stream) const {
+  return std::any_of(archives_.begin(), archives_.end(), [&](const auto& entry) {
+    return entry.second.content->under_way() && entry.second.of.contains(stream);
+  });
+}
+
+bool Unpacking::under_way(FileKey key) const {
+  const auto found = archives_.find(key);
+  return found != archives_.end() && found->second.content->under_way();
+}
+
+bool Unpacking::under_way() const {
+  return std::any_of(archives_.begin(), archives_.end(),
+                     [](const auto& entry) { return entry.second.content->under_way(); });
+}
+
+std::map<FileKey, std::string> Unpacking::places() const {
+  std::map<FileKey, std::string> out;
+  for (const auto& [key, entry] : archives_) out.emplace(key, entry.content->path());
+  return out;
+}
+
+Unpacking::Progress Unpacking::go_on(MonoTime now) {
+  std::erase_if(archives_, [&](const auto& entry) {
     return !entry.second.content->under_way() && now - entry.second.asked >= kKeptFor;
   });
-  for (auto& [key, archive] : unpacking_) {
-    if (!archive.content->under_way() || now < archive.next) continue;
-    switch (archive.content->go_on()) {
-      case ArchiveContent::Step::kMore: return 1;
-      case ArchiveContent::Step::kWaits: archive.next = now + kWriterRetry; continue;
+  for (auto& [key, entry] : archives_) {
+    if (!entry.content->under_way() || now < entry.next) continue;
+    switch (entry.content->go_on()) {
+      case ArchiveContent::Step::kMore: return {.any = true};
+      case ArchiveContent::Step::kWaits: entry.next = now + kWriterRetry; continue;
       case ArchiveContent::Step::kThrough: break;
     }
-    archive.asked = now;
-    settle_unpacked(key);
-    return 1;
+    entry.asked = now;
+    return {.any = true, .through = key, .of = std::exchange(entry.of, {})};
   }
-  return 0;
+  return {};
 }
 
-/// Streams that have lost their file may go on in it; those whose file may be found yet are seen to in
-/// resolve_missing(), and files that wait are compared with it in settle_pending().
-void Tailer::settle_unpacked(FileKey key) {
-  for (const StreamId id : std::exchange(unpacking_.at(key).of, {})) {
-    Tracked* tracked = find(id);
-    if (tracked == nullptr || tracked->sealed_since) continue;
-    if (tracked->without_file || tracked->deleted_since) {
-      find_copy(*tracked, tracked->without_file.value_or(wire::LossReason::kDeleted), false);
-    }
+std::optional<MonoTime> Unpacking::due() const {
+  std::optional<MonoTime> at;
+  for (const auto& [key, entry] : archives_) {
+    if (entry.content->under_way()) at = std::min(at.value_or(entry.next), entry.next);
   }
-}
-
-/// Whether an archive that may be a copy of it is read through.
-bool Tailer::awaits_archive(StreamId id) const {
-  return std::any_of(unpacking_.begin(), unpacking_.end(), [&](const auto& entry) {
-    return entry.second.content->under_way() && entry.second.of.contains(id);
-  });
-}
-
-/// Whether an archive has taken the place of its file.
-bool Tailer::lives_in_archive(const Tracked& tracked) const {
-  const auto copy = copies_.find(tracked.key);
-  return copy != copies_.end() && copy->second.record.stream == tracked.id && tracked.file.archive_mark();
+  return at;
 }
 
 }  // namespace fantail
