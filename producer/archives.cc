@@ -148,7 +148,13 @@ Tailer::Archived Tailer::archive_file(Tracked& tracked) {
     if (!tracked.file.is_open()) give_up(tracked, wire::LossReason::kDeleted);
     return Archived::kGone;
   }
-  return tracked.archive && status->size == tracked.archive->compressed ? Archived::kSame : Archived::kChanged;
+  if (!tracked.archive || status->size != tracked.archive->compressed) return Archived::kChanged;
+  // Another may have got its inode, and be as long.
+  auto file = FileContent::open(tracked.file.path(), tracked.key);
+  if (!file) return Archived::kSame;  // cannot be read just now
+  const UniqueFd fd = file->take_fd();
+  const auto mark = Archive::mark_at(fd.get(), status->size, tracked.archive->offset, tracked.archive->origin);
+  return !mark || mark->digest == tracked.archive->digest ? Archived::kSame : Archived::kChanged;
 }
 
 }  // namespace fantail
