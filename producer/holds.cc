@@ -192,6 +192,7 @@ void Tailer::drop(Tracked& tracked) {
   dirty_.erase(id);
   awake_.erase(id);
   std::erase_if(commits_, [&](const auto& entry) { return entry.first.second == id; });
+  registry_.release(tracked.slot);
   publisher_->remove(id);
   tracked_.erase(id);
 }

@@ -9,6 +9,7 @@ namespace {
 constexpr const char* kFile = "registry.db";
 constexpr std::uintmax_t kLeastDatabaseBytes = 512;
 constexpr const char* kNodeFile = "node";
+constexpr const char* kPositionsFile = "positions";
 constexpr const char* kRebuilding = "rebuilding";  // in `meta`, as the next
 constexpr const char* kStarted = "started";
 constexpr int kSchemaVersion = 1;
@@ -105,6 +106,7 @@ Result<Registry> Registry::open(const StateDirectory& directory, Opening& openin
     registry = open_file(path, node);
   }
   if (!registry) return registry;
+  registry->open_positions(directory.path(), true);
   opening.new_node = !node && (empty || opening.lost);
   if (opening.lost && !registry->rebuilding_) {
     if (auto ok = registry->set_started(); !ok) return tl::unexpected(ok.error());
@@ -125,7 +127,31 @@ Result<Registry> Registry::open_existing(const std::filesystem::path& directory)
     return fail(ErrorCode::kNotFound,
                 "no producer has its state in " + directory.string() + "; name the directory of one with --state-dir");
   }
-  return open_file(path, std::nullopt);
+  auto registry = open_file(path, std::nullopt);
+  if (registry) registry->open_positions(directory, false);
+  return registry;
+}
+
+void Registry::open_positions(const std::filesystem::path& directory, bool owner) {
+  owner_ = owner;
+  auto positions = PositionFile::open(directory / kPositionsFile, owner);
+  if (positions) {
+    positions_ = std::move(*positions);
+  } else if (owner) {
+    log::warn("cannot keep exact positions, after a kill those of up to a second ago are used",
+              {{"error", positions.error()}});
+  }
+}
+
+PositionFile::Slot Registry::slot_for(StreamId stream, const Fingerprint& fingerprint) {
+  if (!positions_) return PositionFile::kNone;
+  const auto slot = positions_->add(stream, fingerprint);
+  if (slot) return *slot;
+  if (const auto n = positions_log_.occurred(mono_now())) {
+    log::warn("cannot keep the exact position of a stream, after a kill that of up to a second ago is used",
+              {{"error", slot.error()}, {"count", *n}});
+  }
+  return PositionFile::kNone;
 }
 
 Result<Registry> Registry::open_file(const std::filesystem::path& path, std::optional<NodeId> node) {
@@ -205,10 +231,11 @@ Status Registry::each_stream(const std::function<void(StreamRecord&&)>& take) {
       "tail_digest, first_seen, sealed, gone, archives.stream IS NOT NULL, compressed, position, digest, origin "
       "FROM streams LEFT JOIN archives USING (stream) ORDER BY sequence");
   if (!rows) return tl::unexpected(rows.error());
+  auto slots = positions_ ? positions_->slots() : std::unordered_map<StreamId, PositionFile::Slot>();
   for (;;) {
     const auto row = rows->step();
     if (!row) return tl::unexpected(row.error());
-    if (!*row) return {};
+    if (!*row) break;
     StreamRecord r;
     const auto id = id_from_hex<StreamId>(rows->text(0));
     if (!id) return fail(ErrorCode::kCorrupt, "registry: a stream id is not readable");
@@ -233,11 +260,28 @@ Status Registry::each_stream(const std::function<void(StreamRecord&&)>& take) {
                    rows->unsigned_integer(19),
                    rows->unsigned_integer(20)};
     }
+    if (const auto slot = slots.extract(r.info.stream)) {
+      r.slot = slot.mapped();
+      take_noted(r);
+    }
     r.info.file = identity_of(r.key, r.fingerprint);
     r.info.sent = r.gone ? r.info.head : r.fingerprint.cursor;
     last_sequence_ = std::max(last_sequence_, r.info.sequence);
     take(std::move(r));
   }
+  for (const auto& [stream, slot] : slots) {
+    if (owner_) positions_->erase(slot);  // of streams that are forgotten
+  }
+  return {};
+}
+
+/// The position that was noted last, if it is not older. Not of an archive: where to go on in it is known only together
+/// with the position that was saved.
+void Registry::take_noted(StreamRecord& record) const {
+  const auto noted = positions_->read(record.slot);
+  if (!noted || record.info.sealed || record.archive || noted->cursor < record.fingerprint.cursor) return;
+  record.fingerprint = *noted;
+  record.info.head = std::max(record.info.head, noted->cursor);
 }
 
 Status Registry::load_consumers(CommitLedger& ledger) {
@@ -382,6 +426,7 @@ Status Registry::save(const std::vector<StreamRecord>& changed, const Commits& c
     row->bind(6, r.fingerprint.tail_digest).bind(7, std::int64_t{r.info.sealed}).bind(8, gone_column(r.gone));
     row->bind(9, r.key.device).bind(10, r.key.inode).bind(11, to_string(r.info.stream));
     if (auto ok = row->run(); !ok) return ok;
+    if (positions_) note(r.slot, r.info.stream, r.fingerprint);  // it may have been put back
   }
   if (auto ok = save_archives(changed); !ok) return ok;
   for (const auto& [of, offset] : commits) {

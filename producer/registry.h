@@ -7,11 +7,13 @@
 #include <utility>
 #include <vector>
 
+#include "common/base/log.h"
 #include "common/storage/database.h"
 #include "common/storage/state_directory.h"
 #include "common/stream/commit_ledger.h"
 #include "common/wire/messages.h"
 #include "producer/file_content.h"
+#include "producer/position_file.h"
 #include "producer/tailed_file.h"
 
 namespace fantail {
@@ -35,15 +37,18 @@ struct StreamRecord {
   std::optional<wire::LossReason> gone;  ///< sealed, and the bytes are not readable any more
   /// It is made of the decompressed bytes of an archive. If it has ended with that: how the file was then.
   std::optional<ArchiveMark> archive{};
+  /// Where its exact position is kept.
+  PositionFile::Slot slot = PositionFile::kNone;
 
   bool archive_damaged() const { return is_damaged_archive(gone); }
   bool ended_with_archive() const { return fantail::ended_with_archive(info.sealed, archive, gone); }
 };
 
 /// The producer's memory: SQLite in the state directory. New streams are on disk, power loss included, before their
-/// first byte is sent, so a stream's id never changes; positions are saved every second and may be old after a crash,
-/// which costs repeated bytes that consumers recognise. The node id is kept in a small file of its own too, so that
-/// consumers know the node again when the registry is lost. One thread.
+/// first byte is sent, so a stream's id never changes; positions are saved every second, and noted at once in a file
+/// beside it that survives the process. After a loss of power they may be old, which costs repeated bytes that
+/// consumers recognise. The node id is kept in a small file of its own too, so that consumers know the node again when
+/// the registry is lost. One thread.
 class Registry {
  public:
   /// What opening came upon.
@@ -67,7 +72,7 @@ class Registry {
   /// Takes in the streams that are known again, in one transaction with the end of rebuilding().
   /// `last_sequence`: the greatest that anybody knows of.
   Status finish_rebuilding(const std::vector<StreamRecord>& streams, std::uint64_t last_sequence);
-  /// In order of sequence. `take` must not call this object.
+  /// In order of sequence, with the newest positions there are. `take` must not call this object.
   Status each_stream(const std::function<void(StreamRecord&&)>& take);
   Result<std::vector<StreamRecord>> load_streams();
   Status load_consumers(CommitLedger& ledger);
@@ -84,6 +89,15 @@ class Registry {
   using Commits = std::map<std::pair<std::string, StreamId>, FileOffset>;  ///< by durable name and stream
   /// Positions, files, paths and seals of `changed`, and what consumers committed, in one transaction.
   Status save(const std::vector<StreamRecord>& changed, const Commits& commits);
+  /// Where positions of the stream are noted; kNone where there is no room for it: a log line tells.
+  PositionFile::Slot slot_for(StreamId stream, const Fingerprint& fingerprint);
+  /// It was read so far. Survives the process, not the system. Cheap.
+  void note(PositionFile::Slot slot, StreamId stream, const Fingerprint& fingerprint) {
+    if (slot != PositionFile::kNone) positions_->write(slot, stream, fingerprint);
+  }
+  void release(PositionFile::Slot slot) {
+    if (slot != PositionFile::kNone) positions_->erase(slot);
+  }
   Status save_copies(const std::vector<CopyRecord>& changed, const std::vector<FileKey>& dropped);
   /// What was saved is on disk then, power loss included.
   Status sync();
@@ -94,11 +108,16 @@ class Registry {
  private:
   explicit Registry(Database database) : database_(std::move(database)) {}
   static Result<Registry> open_file(const std::filesystem::path& path, std::optional<NodeId> node);
+  void open_positions(const std::filesystem::path& directory, bool owner);
   Status set_up(std::optional<NodeId> node);
+  void take_noted(StreamRecord& record) const;
   Status insert_rows(const std::vector<StreamRecord>& streams);
   Status save_archives(const std::vector<StreamRecord>& streams);
 
   Database database_;
+  std::optional<PositionFile> positions_;
+  bool owner_ = false;
+  log::Repeated positions_log_;
   NodeId node_;
   bool rebuilding_ = false;
   bool started_ = false;

@@ -17,6 +17,7 @@ StreamRecord Tailer::record_of(const Tracked& tracked) const {
   record.info.sealed = tracked.sealed;
   record.info.head = tracked.head;
   record.key = tracked.key;
+  record.slot = tracked.slot;
   record.gone = tracked.gone;
   record.archive = tracked.archive;
   record.current_path = tracked.file.path();

@@ -77,6 +77,7 @@ Tailer::Tracked& Tailer::track(StreamRecord record) {
   ref.file.count_in(open_files_, ref.id);
   tracked_[ref.id] = std::move(tracked);
   if (ref.sealed) awake_.insert(ref.id);
+  if (ref.slot == PositionFile::kNone && !ref.sealed) ref.slot = registry_.slot_for(ref.id, record.fingerprint);
   const bool nothing_read = record.fingerprint.cursor.raw == 0 && record.fingerprint.head_length == 0;
   if (ref.archive || (config_.decompress && nothing_read)) ref.file.read_archive(archive_budget_, ref.archive);
   const bool readable = !ref.gone || ref.archive_damaged();
@@ -476,14 +477,14 @@ void Tailer::on_broken(StreamId stream, const Error&) {
 
 void Tailer::on_sent(const wire::StreamInfo& stream) {
   dirty_.insert(stream.stream);
-  if (!archives_.empty() && archives_.front() == stream.stream) {
-    const Tracked* tracked = find(stream.stream);
-    if (tracked != nullptr && stream.sent >= tracked->file.decompressed_to()) next_archive_ = {};
+  const Tracked* tracked = find(stream.stream);
+  if (tracked == nullptr) return;
+  registry_.note(tracked->slot, tracked->id, tracked->file.fingerprint());
+  if (!archives_.empty() && archives_.front() == stream.stream && stream.sent >= tracked->file.decompressed_to()) {
+    next_archive_ = {};
   }
   if (stream.file.head_length == Fingerprint::kHeadBytes) return;
-  if (const Tracked* tracked = find(stream.stream)) {
-    publisher_->identify(stream.stream, identity_of(tracked->key, tracked->file.fingerprint()));
-  }
+  publisher_->identify(stream.stream, identity_of(tracked->key, tracked->file.fingerprint()));
 }
 
 void Tailer::on_commit(const std::string& consumer, StreamId stream, FileOffset offset) {

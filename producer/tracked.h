@@ -13,6 +13,7 @@ struct Tailer::Tracked {
   std::uint64_t sequence;
   bool sealed;
   FileOffset head;                       ///< as recorded; of a sealed stream it is its end
+  PositionFile::Slot slot;               ///< where its position is noted
   FileKey key;                           ///< of its file; empty while that holds the bytes of another
   std::optional<wire::LossReason> gone;  ///< as in StreamRecord
   std::optional<ArchiveMark> archive;    ///< the same
@@ -38,6 +39,7 @@ struct Tailer::Tracked {
         sequence(r.info.sequence),
         sealed(r.info.sealed),
         head(r.info.head),
+        slot(r.slot),
         key(r.key),
         gone(r.gone),
         archive(r.archive),
