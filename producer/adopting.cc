@@ -104,6 +104,7 @@ bool Tailer::becomes_stream(const std::string& path, const std::string& name, Fi
         log::info("a copy of what is sent already", {{"path", path}, {"stream", of}});
       }
       copies_.put(std::move(*record), now_, counters_.walks);
+      next_save_ = now_;  // once its original is truncated, and was read further, nothing would prove it after a kill
       if (pending != pending_.end()) pending_.erase(pending);
       return false;
     }

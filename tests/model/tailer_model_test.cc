@@ -727,6 +727,26 @@ TEST_F(TailerModelTest, AFileThatIsCutWithinWhatAKilledProducerReadIsAnotherStre
   EXPECT_EQ(consumer->received().size(), 2U);
 }
 
+TEST_F(TailerModelTest, ACopyThatLacksTheEndOfWhatWasReadIsKnownAfterAKill) {
+  begin(1, "*.log*");
+  append("a.log", chance->text(10'000));
+  settle();
+  producer->tailer->save_now();
+  std::filesystem::copy_file(path("a.log"), path("a.log.1"));
+  run(100ms);
+  append("a.log", chance->text(100));
+  run(100ms);
+  note_what_arrived();
+  const std::string text = chance->text(50);
+  test::rewrite(path("a.log"), text);
+  reincarnate("a.log", text);
+  stop();
+  start();
+  settle();
+  expect_all_that_there_was();
+  EXPECT_EQ(consumer->received().size(), 2U);
+}
+
 /// A producer that is killed behind what is written, and files that are compressed before it starts again.
 class CompressedTest : public TailerModelTest, public testing::WithParamInterface<ArchiveFormat> {
  protected:
