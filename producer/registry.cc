@@ -12,6 +12,7 @@ constexpr const char* kNodeFile = "node";
 constexpr const char* kPositionsFile = "positions";
 constexpr const char* kRebuilding = "rebuilding";  // in `meta`, as the next
 constexpr const char* kStarted = "started";
+constexpr const char* kUnderWay = "0";  // its value during the first start
 constexpr int kSchemaVersion = 1;
 constexpr const char* kSchema = R"sql(
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -208,7 +209,8 @@ Status Registry::set_up(std::optional<NodeId> known_node) {
   rebuilding_ = rebuilding->has_value();
   const auto started = meta(kStarted);
   if (!started) return tl::unexpected(started.error());
-  started_ = started->has_value();
+  first_start_under_way_ = *started == kUnderWay;
+  started_ = started->has_value() && !first_start_under_way_;
   // Kept apart from the streams, so that a number is never used twice even when its stream is long forgotten.
   const auto last = meta("last_sequence");
   if (!last) return tl::unexpected(last.error());
@@ -353,13 +355,13 @@ Status Registry::set_started() {
   return {};
 }
 
-Status Registry::insert(const std::vector<StreamRecord>& fresh) {
+Status Registry::insert(const std::vector<StreamRecord>& fresh, bool part_of_first_start) {
   if (fresh.empty()) return {};
   auto transaction = database_.begin(Database::Durability::kPowerLoss);
   if (!transaction) return tl::unexpected(transaction.error());
-  if (auto ok = insert_rows(fresh); !ok) return ok;
+  if (auto ok = insert_rows(fresh, !part_of_first_start); !ok) return ok;
   if (auto ok = transaction->commit(); !ok) return ok;
-  started_ = true;
+  started_ = !part_of_first_start;
   return {};
 }
 
@@ -377,8 +379,8 @@ Status Registry::finish_rebuilding(const std::vector<StreamRecord>& streams, std
   return {};
 }
 
-/// Within a transaction. Whoever has streams, or had, has been started.
-Status Registry::insert_rows(const std::vector<StreamRecord>& fresh) {
+/// Within a transaction.
+Status Registry::insert_rows(const std::vector<StreamRecord>& fresh, bool started) {
   auto row = database_.prepare("INSERT INTO streams VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
   auto meta = database_.prepare("INSERT OR REPLACE INTO meta VALUES (?, ?)");
   if (!row) return tl::unexpected(row.error());
@@ -393,7 +395,7 @@ Status Registry::insert_rows(const std::vector<StreamRecord>& fresh) {
     if (auto ok = row->run(); !ok) return ok;
   }
   if (auto ok = save_archives(fresh); !ok) return ok;
-  if (auto ok = meta->bind(1, kStarted).bind(2, "1").run(); !ok) return ok;
+  if (auto ok = meta->bind(1, kStarted).bind(2, started ? "1" : kUnderWay).run(); !ok) return ok;
   return meta->bind(1, "last_sequence").bind(2, std::to_string(last_sequence_)).run();
 }
 

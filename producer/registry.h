@@ -68,6 +68,8 @@ class Registry {
   bool rebuilding() const { return rebuilding_; }
   /// The very first start has been: what is found from now on has come since. One that was lost has been started too.
   bool started() const { return started_; }
+  /// It was begun and not ended: what was there then and is not on record yet still counts as having been there.
+  bool first_start_under_way() const { return first_start_under_way_; }
   Status set_started();
   /// Takes in the streams that are known again, in one transaction with the end of rebuilding().
   /// `last_sequence`: the greatest that anybody knows of.
@@ -84,7 +86,8 @@ class Registry {
 
   /// The sequence for the next new stream.
   std::uint64_t next_sequence() { return ++last_sequence_; }
-  Status insert(const std::vector<StreamRecord>& fresh);
+  /// `part_of_first_start`: more will come of it, until set_started().
+  Status insert(const std::vector<StreamRecord>& fresh, bool part_of_first_start = false);
 
   using Commits = std::map<std::pair<std::string, StreamId>, FileOffset>;  ///< by durable name and stream
   /// Positions, files, paths and seals of `changed`, and what consumers committed, in one transaction.
@@ -111,7 +114,7 @@ class Registry {
   void open_positions(const std::filesystem::path& directory, bool owner);
   Status set_up(std::optional<NodeId> node);
   void take_noted(StreamRecord& record) const;
-  Status insert_rows(const std::vector<StreamRecord>& streams);
+  Status insert_rows(const std::vector<StreamRecord>& streams, bool started = true);
   Status save_archives(const std::vector<StreamRecord>& streams);
 
   Database database_;
@@ -121,6 +124,7 @@ class Registry {
   NodeId node_;
   bool rebuilding_ = false;
   bool started_ = false;
+  bool first_start_under_way_ = false;
   std::uint64_t last_sequence_ = 0;
 };
 

@@ -29,7 +29,8 @@ Status Tailer::begin() {
   if (!absences) return tl::unexpected(absences.error());
   for (const auto& [name, away] : *absences) absences_.load(name, away);
   start_.emplace();
-  start_->first = tracked_.empty() && !registry_.started();  // a registry of before there was that row has streams
+  // A registry of before that was recorded has streams.
+  start_->first = !registry_.started() && (tracked_.empty() || registry_.first_start_under_way());
   // An inode has one file at a time. The older stream had ended, or gone on in a copy, and the end of the program came
   // before that was saved.
   for (const StreamId id : replaced) {
@@ -105,8 +106,8 @@ bool Tailer::is_quiet(const FileStatus& file) const {
   return tracked != tracked_.end() && file.size == tracked->second->file.fingerprint().cursor.raw;
 }
 
-/// Looks at some of the files that were there; at all of them if any begin at their end: a start that is cut short
-/// would not be the first again, and what is left would begin at 0.
+/// Looks at some of the files that were there; at all of them if any begin at their end: what is written while they
+/// wait is to be sent.
 Status Tailer::go_on_starting() {
   const MonoTime began = mono_now();
   const Duration budget = start_->next == 0 ? kFirstLooks : kLooksPerTurn;

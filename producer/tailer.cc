@@ -335,7 +335,7 @@ void Tailer::mint(const std::string& path, const std::string& name, FileKey key,
 /// Makes found files into streams: first in the registry, then for the world.
 void Tailer::announce_fresh() {
   if (fresh_.empty()) return;
-  if (auto ok = registry_.insert(fresh_); !ok) {
+  if (auto ok = registry_.insert(fresh_, start_ && start_->first); !ok) {
     if (const auto n = save_error_log_.occurred(now_)) {
       log::error("cannot record new files, they wait", {{"error", ok.error()}, {"count", *n}});
     }
