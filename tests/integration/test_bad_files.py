@@ -141,6 +141,7 @@ def test_names_of_255_bytes_that_differ_at_the_end_are_two_mirrors(lab: Lab) -> 
         return sorted(path.read_bytes() for path in files_below(consumer.mirror))
 
     lab.wait_until(lambda: mirrored() == sorted(texts.values()), "each has its mirror")
+    assert not [path for path in files_below(consumer.mirror) if "@" in path.name], "none stands for an older stream"
     for path, text in texts.items():
         path.write_bytes(b"second" + text)
 

@@ -6,9 +6,11 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -297,6 +299,8 @@ def test_a_polite_end_delivers_everything_and_succeeds(lab: Lab) -> None:
     source.append_lines(50_000)
 
     assert producer.terminate() == 0
+    with closing(sqlite3.connect(producer.folder / "state" / "registry.db")) as registry:
+        assert registry.execute("SELECT committed FROM commits").fetchall() == [(source.current.size,)]
     assert consumer.terminate() == 0
 
     lab.assert_mirrored(consumer)

@@ -12,6 +12,7 @@ from fantail_lab import LOOPBACK, Agent, Consumer, Lab
 from fantail_sources import Source
 
 LOSS_EXIT = 3
+HOLD_LIMIT = '"hold limit exceeded"'
 
 
 def one_present_one_away(lab: Lab, *producer_flags: str) -> tuple[Agent, Consumer, Consumer, Source]:
@@ -29,7 +30,7 @@ def one_present_one_away(lab: Lab, *producer_flags: str) -> tuple[Agent, Consume
 
 def losses(consumer: Consumer) -> list[tuple[int, int, str]]:
     """From, to and reason of each recorded loss."""
-    found = re.findall(r"bytes are lost.*?from=(\d+).*?to=(\d+).*?reason=(\S+|\"[^\"]*\")", consumer.stderr())
+    found = re.findall(r"bytes are lost.*?from=(\d+).*?to=(\d+).*?reason=(\"[^\"]*\"|\S+)", consumer.stderr())
     return [(int(start), int(end), reason) for start, end, reason in found]
 
 
@@ -48,8 +49,7 @@ def test_what_is_held_beyond_the_limit_is_a_loss_of_exactly_what_was_not_committ
     away.start()
 
     lab.wait_until(lambda: losses(away), "the loss is recorded", explain=away.report)
-    [(first, last, _)] = losses(away)
-    assert (first, last) == (committed, end)
+    assert losses(away) == [(committed, end, HOLD_LIMIT)]
     assert away.terminate() == LOSS_EXIT
     assert present.terminate() == 0
     [mirrored] = [path for path in away.mirror.rglob(source.path.name + "*") if path.is_file()]
@@ -57,6 +57,33 @@ def test_what_is_held_beyond_the_limit_is_a_loss_of_exactly_what_was_not_committ
     kept = source.incarnations[0].kept.read_bytes()
     assert content[:committed] == kept[:committed]
     assert not content[committed:].strip(b"\0"), "a hole of zeros"
+
+
+def test_of_several_held_files_the_oldest_is_given_up_and_no_more_than_needed(lab: Lab) -> None:
+    older, newer = sources = [lab.source("older.log"), lab.source("newer.log")]
+    link = lab.link("tcp", consumers=[LOOPBACK] * 2)
+    present = lab.consumer(link.consumers[0], name="one", mirror=True)
+    away = lab.consumer(link.consumers[1], name="two", mirror=True)
+    producer = lab.producer(link.producers[0], "--hold-bytes", "25000")
+    for source in sources:
+        source.append(b"known to both\n")
+    lab.wait_mirrored(present, away)
+    away.terminate()
+    committed = older.current.size
+    older.append(b"x" * 9_999 + b"\n")
+    newer.append(b"y" * 19_999 + b"\n")
+    lab.wait_mirrored(present)
+
+    for source in sources:
+        source.delete()
+        lab.wait_until(lambda: f"path={source.path} bytes=" in producer.stderr(), "its deletion was seen")
+    lab.wait_until(lambda: "giving up" in producer.stderr(), "the producer gives one up")
+    away.start()
+
+    lab.wait_until(lambda: losses(away), "the loss is recorded", explain=away.report)
+    lab.wait_until(lambda: away.mirrored(newer).read_bytes() == newer.text(), "the newer is whole")
+    assert losses(away) == [(committed, committed + 10_000, HOLD_LIMIT)]
+    assert away.terminate() == LOSS_EXIT
 
 
 def test_a_file_deleted_while_the_producer_is_down_is_a_loss_up_to_what_was_known(lab: Lab) -> None:

@@ -199,14 +199,21 @@ def test_a_file_of_which_another_name_is_left_is_followed_through_each(lab: Lab,
     other_name.parent.mkdir(exist_ok=True)
     os.link(source.path, other_name)
 
+    def write_through_the_other_name() -> None:
+        line = source.numbered(1)
+        source.incarnations[0].keep(line)
+        with other_name.open("ab", buffering=0) as writer:
+            writer.write(line)
+        lab.wait_merged(consumer)
+
+    goes_on(lab, consumer, source, source.current, times=1)  # when it is looked at next it has two names
+    for _ in range(2):
+        write_through_the_other_name()
     unlinked = source.delete()
 
     goes_on(lab, consumer, source, unlinked)
     for _ in range(2):
-        unlinked.keep(line := source.numbered(1))
-        with other_name.open("ab", buffering=0) as writer:
-            writer.write(line)
-        lab.wait_merged(consumer)
+        write_through_the_other_name()
     lab.wait_mirrored(consumer)
 
 

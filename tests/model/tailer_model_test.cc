@@ -88,7 +88,7 @@ class TailerModelTest : public testing::Test {
     registry_lost = false;
     std::vector<Selection> selections;
     selections.push_back({*Glob::parse((files->path() / pattern_).string()), "log", from_end});
-    auto discovery = Discovery::open(std::move(selections), {}, false);
+    auto discovery = Discovery::open(std::move(selections), {}, polling);
     ASSERT_TRUE(discovery) << discovery.error().context;
     producer = std::make_unique<Producer>(std::move(*directory), std::move(*registry), std::move(*discovery));
     PublisherConfig config;
@@ -449,6 +449,7 @@ class TailerModelTest : public testing::Test {
   MonoTime now = MonoTime{} + 1h;
   TailerConfig tailing;
   bool from_end = false;
+  bool polling = false;
   std::unique_ptr<Chance> chance;
   std::unique_ptr<ScratchDirectory> files;
   std::unique_ptr<ScratchDirectory> state;
@@ -490,7 +491,8 @@ TEST_F(TailerModelTest, AFileThatIsRewrittenRightAfterAKillIsNoMixture) {
     begin(1, "*.log");
     if (empty_at_first) {
       test::append(path("a.log"), "");
-      run(100ms);
+      for (int i = 0; i < 100 && consumer->received().empty(); ++i) run(kStep);
+      ASSERT_EQ(consumer->received().size(), 1U) << "it is a stream";
     }
     append("a.log");
     run(100ms);  // read and sent, and its position not saved yet
@@ -534,6 +536,21 @@ TEST_F(TailerModelTest, AHeldFileIsReadAfterItWasDeleted) {
   run(2s);
   expect_all_that_there_was();
   EXPECT_EQ(consumer->received().begin()->second.bytes, incarnations[0]->bytes);
+}
+
+TEST_F(TailerModelTest, WhileNobodyListensNothingIsSent) {
+  begin(1, "*.log");
+  consumer->inlet.listening = false;
+  consumer->link.go_down();
+  append("a.log");
+  run(2s);
+  const auto sent = [&] { return producer->publisher->broadcast_counters().raw_bytes_sent; };
+  EXPECT_EQ(sent(), 0U);
+  consumer->inlet.listening = true;
+  connect();
+  settle();
+  expect_all_that_there_was();
+  EXPECT_EQ(sent(), incarnations[0]->bytes.size());
 }
 
 TEST_F(TailerModelTest, WhatWasSeenWhileNobodyListenedIsALossWhenItIsTruncated) {
@@ -609,6 +626,18 @@ TEST_F(TailerModelTest, OfAFileThatBeganAtItsEndNothingIsHeldAndNothingIsLost) {
   start();
   settle();
   EXPECT_EQ(producer->tailer->counters().given_up_bytes, 0U);
+}
+
+TEST_F(TailerModelTest, AFileThatBeganAtItsEndIsNotDeletedAfterItsCommit) {
+  from_end = true;
+  tailing.delete_after = Duration::zero();
+  begin(1, "*.log", {"old.log"});
+  append("old.log");
+  append("new.log");
+  settle();
+  run(60s);
+  EXPECT_FALSE(std::filesystem::exists(path("new.log")));
+  EXPECT_TRUE(std::filesystem::exists(path("old.log"))) << "nobody has its beginning";
 }
 
 TEST_F(TailerModelTest, AnOldFileIsAStreamWhenItIsWrittenTo) {
@@ -691,6 +720,119 @@ TEST_F(TailerModelTest, ManyNewDirectoriesAreFoundWithFewWalks) {
   EXPECT_LE(walks, static_cast<std::uint64_t>((now - began) / 200ms) + 1);
   EXPECT_GE(walks, 1U);
   expect_all_that_there_was();
+}
+
+/// There are more files than are looked at in one piece, and than in two.
+class StartTest : public TailerModelTest {
+ protected:
+  static constexpr std::size_t kPiece = 4096;  // at most
+  static constexpr std::size_t kMany = 2 * kPiece + 1;
+
+  static std::string name_of(std::size_t i) {
+    std::string number = std::to_string(i);
+    return std::string(5 - number.size(), '0') + number + ".log";
+  }
+  std::string text_of(std::size_t i) const {
+    if (equal && (i == 0 || i == kMany - 1)) return std::string(5'000, 'x');
+    return "these are the bytes of " + name_of(i) + "\n";
+  }
+  void begin_with(std::size_t many) {
+    begin(1, "*.log");
+    stop();
+    state = std::make_unique<ScratchDirectory>();
+    for (std::size_t i = 0; i < many; ++i) test::append(path(name_of(i)), text_of(i));
+    start();
+  }
+  bool starting() const { return producer->tailer->size() < kMany; }
+  std::size_t arrived() const {
+    return static_cast<std::size_t>(std::count_if(consumer->received().begin(), consumer->received().end(),
+                                                  [](const auto& r) { return !r.second.bytes.empty(); }));
+  }
+  /// Each file is one stream with all of its bytes.
+  void expect_each_once() {
+    ASSERT_THAT(consumer->wrong, testing::IsEmpty());
+    std::map<std::string, std::string> by_path;
+    for (const auto& [id, r] : consumer->received()) {
+      ASSERT_THAT(r.losses, testing::IsEmpty()) << r.info.path;
+      ASSERT_TRUE(by_path.emplace(r.info.path, r.bytes).second) << r.info.path << " comes as two streams";
+    }
+    ASSERT_EQ(by_path.size(), kMany);
+    for (std::size_t i = 0; i < kMany; ++i) ASSERT_EQ(by_path[path(name_of(i))], text_of(i));
+  }
+
+  bool equal = false;  ///< the first and the last file; none is a copy, because both are there at the very first start
+};
+
+TEST_F(StartTest, FilesArriveWhileOthersWaitToBeLookedAt) {
+  equal = true;
+  begin_with(kMany);
+  EXPECT_LE(producer->tailer->size(), kPiece);
+  EXPECT_FALSE(producer->tailer->everything_sent()) << "there are more";
+  while (starting() && arrived() == 0) run(kStep);
+  EXPECT_TRUE(starting()) << "nothing came before all were looked at";
+  EXPECT_GT(arrived(), 0U);
+  settle();
+  expect_each_once();
+  EXPECT_TRUE(producer->tailer->everything_sent());
+}
+
+/// Like kill -9, twice; the consumer dies once, too, and has committed nothing.
+TEST_F(StartTest, OneThatIsKilledInTheMiddleLosesNothingAndSendsNothingTwice) {
+  equal = true;
+  begin_with(kMany);
+  for (const bool restarted : {false, true}) {
+    while (starting() && arrived() == 0) run(kStep);
+    ASSERT_TRUE(starting());
+    stop();
+    if (restarted) break;
+    consumer->restart();
+    start();
+  }
+  start();
+  settle();
+  expect_each_once();
+}
+
+TEST_F(StartTest, FilesThatHaveSomethingToSendAreLookedAtFirst) {
+  begin_with(kMany);
+  settle();
+  stop();
+  const std::string more = "and more\n";
+  std::string expected = text_of(kMany - 1) + more;
+  test::append(path(name_of(kMany - 1)), more);  // the last by its age
+  start();
+  run(kStep);  // a second piece: without an order the last file would be in the third
+  const auto& all = consumer->received();
+  EXPECT_TRUE(std::any_of(all.begin(), all.end(), [&](const auto& r) { return r.second.bytes == expected; }));
+}
+
+TEST_F(StartTest, AllAreLookedAtAtOnceWhereFilesBeginAtTheirEnd) {
+  from_end = true;
+  begin_with(kPiece + 1);
+  EXPECT_EQ(producer->tailer->size(), kPiece + 1);
+  stop();
+  start();
+  settle();
+  EXPECT_EQ(arrived(), 0U) << "what was there at the very first start is not sent";
+}
+
+TEST_F(TailerModelTest, WalksThatTakeLongAreFurtherApartButNotForEver) {
+  for (const bool events : {true, false}) {
+    polling = !events;
+    tailing.rescan = kStep;
+    begin(1, "*.log");
+    const int many = events ? 2'000 : 10;  // to walk by them takes more than a millisecond
+    for (int i = 0; i < many; ++i) test::append(path(std::to_string(i) + ".log"), "");
+    settle();
+    const auto walks = [&] { return producer->tailer->counters().walks; };
+    const std::uint64_t before = walks();
+    run(2s);
+    // With a rest of 200 times as long as a walk took they are ten times --rescan apart; when polling they do not rest.
+    const std::uint64_t expected = events ? 2s / (10 * kStep) : 2s / kStep;
+    EXPECT_GE(walks() - before, expected - 1);
+    EXPECT_LE(walks() - before, expected + 1);
+    end();
+  }
 }
 
 TEST_F(TailerModelTest, AFileThatIsCutExactlyToWhatWasReadGoesOnGrowing) {

@@ -335,6 +335,30 @@ TEST_P(ArchiveTest, TheBudgetHoldsForAllTogether) {
   EXPECT_EQ(small.bytes(), 0U);
 }
 
+TEST_P(ArchiveTest, TheBudgetHoldsForAllThatAreReadAgainTogether) {
+  const std::string plain = test::Chance(1).text(3 * kMiB);
+  write(compress(GetParam(), plain));
+  const auto most_of = [&](std::size_t count) {
+    ArchiveBudget small(1);  // full with the first of them
+    std::vector<std::unique_ptr<Archive>> all;
+    while (all.size() < count) {
+      all.push_back(std::make_unique<Archive>(GetParam(), small, FileOffset{plain.size()}, ArchiveMark{}));
+    }
+    std::size_t most = 0;
+    while (!all.empty()) {
+      std::erase_if(all, [&](const auto& one) {
+        std::string piece(1000, '\0');
+        const auto n = one->read(file.get(), {plain.size() - 5'000}, bytes_of(piece));
+        EXPECT_TRUE(n || n.error().code == ErrorCode::kWouldBlock);
+        most = std::max(most, small.bytes());
+        return n || n.error().code != ErrorCode::kWouldBlock;
+      });
+    }
+    return most;
+  };
+  EXPECT_LE(most_of(10), most_of(1));
+}
+
 TEST_P(ArchiveTest, AnotherFileInItsPlaceIsNoticed) {
   test::Chance chance(1);
   write(compress(GetParam(), chance.text(100'000)));
