@@ -379,7 +379,8 @@ bool Collector::tell(const rpc::Caller& caller, Follower& follower) {
     acks += "]]";
   }
   if (acks.empty() && follower.begun) return false;
-  const bool caught_up = left > 0;
+  bool caught_up = true;
+  for (std::size_t i = 0; i < run.tasks(); ++i) caught_up = caught_up && told[i] == run.journal(i).count();
   const std::string message = R"({"acks":[)" + acks + R"(],"caught_up":)" + (caught_up ? "true}" : "false}");
   if (!rpc_->has_room(caller) || !rpc_->partial(caller, Frame::copy_of(std::string_view(message)))) return false;
   follower.begun = true;

@@ -97,6 +97,7 @@ void JobWorker::join() {
       return;
     }
     joined_at_ = connection;
+    ask_again_.reset();
     refused_since_.reset();
     if (draining_) report_.leaving = true;
     on_welcome(*welcome);
@@ -395,7 +396,8 @@ void JobWorker::add_to(Waiter& waiter) const {
 MonoTime JobWorker::due(MonoTime now) {
   MonoTime until = std::min(distributor_->due(), MonoTime(now + kLongestWait));
   if (collector_) until = std::min(until, collector_->due());
-  if (ask_again_) until = std::min(until, std::max(*ask_again_, now + 1ms));
+  const bool waits_to_join = ask_again_ && distributor_->connection() && !joining_;
+  if (waits_to_join) until = std::min(until, std::max(*ask_again_, now + 1ms));
   if (send_again_) until = std::min(until, *send_again_);
   const std::scoped_lock lock(mutex_);
   if (!done_.empty()) until = std::min<MonoTime>(until, now);

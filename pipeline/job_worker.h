@@ -116,7 +116,7 @@ class JobWorker {
   std::unique_ptr<rpc::RpcClient> distributor_;
   std::unique_ptr<rpc::RpcClient> collector_;
   std::shared_ptr<const WelcomeMessage> run_;
-  std::optional<PeerId> joined_at_;  ///< the connection on which we have joined
+  std::optional<std::uint64_t> joined_at_;  ///< the connection on which we have joined
   bool joining_ = false;
   bool taking_ = false;
   bool sending_ = false;

@@ -34,6 +34,11 @@ class ResultJournal final : public StreamSource {
   bool contains(std::uint64_t number) const { return offsets_.contains(number); }
   /// The job whose result came as number `place`, from 0 on.
   std::uint64_t number_at(std::uint64_t place) const { return order_.at(place); }
+  /// Where that result ends, its line's end included; behind end() while it is not written.
+  std::uint64_t end_of(std::uint64_t place) const {
+    const Place& at = offsets_.at(order_.at(place));
+    return at.offset + at.bytes + 1;
+  }
 
   /// Takes results for write(); false: there is one of this number already. `line` without its end.
   bool add(std::uint64_t number, std::string_view line);

@@ -63,7 +63,7 @@ Status ResultOutput::find_place() {
   const auto upto = file->for_each_line([&](std::string_view line, std::uint64_t offset) {
     if (offset < from) return true;
     const std::string_view id = line.substr(std::min<std::size_t>(line.size(), std::strlen(R"({"id":")")));
-    if (const auto at = run_.find(id.substr(0, id.find('"')))) copied_[at->task] += line.size() + 1;
+    if (const auto at = run_.find(id.substr(0, id.find('"')))) found(at->task, at->number);
     return true;
   });
   if (!upto) return tl::unexpected(upto.error());
@@ -73,9 +73,41 @@ Status ResultOutput::find_place() {
   return {};
 }
 
-bool ResultOutput::complete() const {
+/// The file has this result.
+void ResultOutput::found(std::size_t task, std::uint64_t number) {
+  const ResultJournal& journal = run_.journal(task);
+  Copied& copied = copied_[task];
+  const bool next = copied.place < journal.count() && journal.number_at(copied.place) == number;
+  if (next && copied.elsewhere.size() == 0) {
+    copied.bytes = journal.end_of(copied.place++);
+  } else {
+    copied.elsewhere.insert(number);
+  }
+}
+
+/// How far the journal can be copied at once: to its end, or to a result that the file has elsewhere. Goes past those
+/// that are next.
+std::uint64_t ResultOutput::upto(std::size_t task) {
+  const ResultJournal& journal = run_.journal(task);
+  Copied& copied = copied_[task];
+  const std::uint64_t end = journal.end().raw;
+  if (copied.elsewhere.size() == 0) return end;
+  const auto written = [&](std::uint64_t place) { return place < journal.count() && journal.end_of(place) <= end; };
+  while (written(copied.place) && journal.end_of(copied.place) <= copied.bytes) ++copied.place;
+  while (written(copied.place) && copied.elsewhere.contains(journal.number_at(copied.place))) {
+    copied.bytes = journal.end_of(copied.place++);
+  }
+  std::uint64_t at = copied.bytes;
+  for (std::uint64_t place = copied.place; written(place) && at - copied.bytes < kPiece; ++place) {
+    if (copied.elsewhere.contains(journal.number_at(place))) break;
+    at = journal.end_of(place);
+  }
+  return at;
+}
+
+bool ResultOutput::complete() {
   for (std::size_t i = 0; i < copied_.size(); ++i) {
-    if (copied_[i] < run_.journal(i).end().raw) return false;
+    if (copied_[i].bytes < upto(i)) return false;
   }
   return true;
 }
@@ -88,14 +120,15 @@ std::size_t ResultOutput::turn(MonoTime now) {
   for (std::size_t i = 0; i < copied_.size(); ++i) {
     if (in_line_ != SIZE_MAX && in_line_ != i) continue;  // lines stay whole
     ResultJournal& journal = run_.journal(i);
-    while (copied_[i] < journal.end().raw && done < kPiece) {
+    std::uint64_t& copied = copied_[i].bytes;
+    for (std::uint64_t end = upto(i); copied < end && done < kPiece; end = upto(i)) {
       pollfd item{fd_.get(), POLLOUT, 0};
       if (to_pipe && (::poll(&item, 1, 0) <= 0 || (item.revents & POLLOUT) == 0)) {
         again_ = now + 10ms;
         if ((item.revents & (POLLERR | POLLHUP)) == 0) return done;
       }
-      piece.resize(std::min<std::uint64_t>(to_pipe ? kPipePiece : kPiece, journal.end().raw - copied_[i]));
-      const auto got = journal.read_at({copied_[i]}, std::as_writable_bytes(std::span(piece.data(), piece.size())));
+      piece.resize(std::min<std::uint64_t>(to_pipe ? kPipePiece : kPiece, end - copied));
+      const auto got = journal.read_at({copied}, std::as_writable_bytes(std::span(piece.data(), piece.size())));
       ssize_t n = -1;
       if (got) {
         n = ::write(fd_.get(), piece.data(), *got);
@@ -109,11 +142,11 @@ std::size_t ResultOutput::turn(MonoTime now) {
         }
         return done;
       }
-      copied_[i] += static_cast<std::uint64_t>(n);
+      copied += static_cast<std::uint64_t>(n);
       done += static_cast<std::size_t>(n);
       in_line_ = piece[static_cast<std::size_t>(n) - 1] == '\n' ? SIZE_MAX : i;
     }
-    if (in_line_ == i && copied_[i] == journal.end().raw) in_line_ = SIZE_MAX;
+    if (in_line_ == i && copied == journal.end().raw) in_line_ = SIZE_MAX;
   }
   return done;
 }

@@ -108,7 +108,7 @@ rpc::CallResult<void> StateWatcher::connect() {
   BroadcastInlet& inlet = multicast_ ? static_cast<BroadcastInlet&>(*multicast_) : *subscriber_;
   streams_ = std::make_unique<StreamSubscriber>(subscribing, inlet, link_->port(), *this);
   link_->pass_other_messages_to(this);
-  if (const auto peer = link_->connection()) streams_->on_peer_up(*peer, link_->peer());
+  if (const auto peer = link_->peer_id()) streams_->on_peer_up(*peer, link_->peer());
   if (check_at_start_ && revision_ == quiet_until_) {
     check_at_start_ = false;
     if (filter_.holds_now()) offer({std::nullopt, revision_, {}}, 0);

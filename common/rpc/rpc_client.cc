@@ -79,6 +79,7 @@ MonoTime RpcClient::due() const {
 
 void RpcClient::on_peer_up(PeerId peer, const wire::Peer& who) {
   up_ = peer;
+  ++connections_;
   peer_ = who;
   if (other_ != nullptr) other_->on_peer_up(peer, who);
 }

@@ -31,14 +31,16 @@ class RpcClient final : private ControlEvents {
   /// Sends, receives and expires what there is; returns how much. Never waits.
   std::size_t turn(MonoTime now);
   MonoTime due() const;
-  /// Changes with each (re)connection.
   std::vector<void*> native_sockets() const { return link_->native_sockets(); }
 
   /// ControlLink::set_interval().
   void set_interval(Duration interval, MonoTime now) { link_->set_interval(interval, now); }
 
   bool connected() const { return up_.has_value(); }
-  std::optional<PeerId> connection() const { return up_; }
+  /// For who speaks with it through port(); the same for all connections.
+  std::optional<PeerId> peer_id() const { return up_; }
+  /// Which connection this is, counted from 1: another one after each time that it was lost.
+  std::optional<std::uint64_t> connection() const { return up_ ? std::optional(connections_) : std::nullopt; }
   /// Who answered; of the last time that somebody did.
   const wire::Peer& peer() const { return peer_; }
   const std::string& address() const { return address_; }
@@ -66,6 +68,7 @@ class RpcClient final : private ControlEvents {
   InstanceId instance_;
   std::unique_ptr<ControlLink> link_;
   std::optional<PeerId> up_;
+  std::uint64_t connections_ = 0;
   wire::Peer peer_;
   CallTable calls_;
   wire::Encoder encoder_;
