@@ -310,6 +310,7 @@ TEST_F(StreamEngineTest, WhatIsLostOnTheWayIsFetchedOnceAndNotMore) {
   EXPECT_GT(counters.bytes_fetched, 0U);
   EXPECT_EQ(counters.bytes_delivered, 100'000U);
   EXPECT_LT(counters.bytes_fetched, 60'000U) << "much more than the fifth that was lost";
+  EXPECT_EQ(counters.duplicate_bytes, 0U) << "asked for what was there already";
 }
 
 TEST_F(StreamEngineTest, TheLossOfTheVeryLastChunkIsFound) {

@@ -258,6 +258,7 @@ def test_damaged_cursors_are_set_aside_and_the_mirror_is_whole_again(lab: Lab) -
     lab.wait_mirrored(consumer)
     assert consumer.terminate() == 0
     junk = damage(lab, consumer)
+    old = source.text()
 
     source.append_lines(1000)
     consumer.start()
@@ -265,6 +266,7 @@ def test_damaged_cursors_are_set_aside_and_the_mirror_is_whole_again(lab: Lab) -
 
     # Without its cursors the consumer cannot know whose bytes the old mirror holds: it is kept beside the new one.
     lab.wait_until(lambda: consumer.mirrored(source).read_bytes() == source.text(), "the mirror is whole again")
+    assert [path.read_bytes() for path in consumer.older(source)] == [old]
 
 
 # --- paths from the wire -----------------------------------------------------------------------------------------------

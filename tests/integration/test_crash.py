@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import time
 from collections.abc import Sequence
 
@@ -70,6 +72,9 @@ def test_a_restart_continues_where_it_was(lab: Lab, kind: str, who: str) -> None
 
     lab.wait_mirrored(consumer)
     lab.wait_merged(consumer)
+    assert consumer.terminate() == 0
+    delivered = re.findall(r"consumer ended bytes=(\d+)", consumer.stderr())
+    assert sum(map(int, delivered)) == source.path.stat().st_size, "nothing is repeated"
 
 
 @pytest.mark.parametrize("pattern", ("app.log", "app.log*"))
@@ -134,6 +139,22 @@ def test_a_killed_relay_is_replaced(lab: Lab, who: str) -> None:
     with LogWriter(source, bytes_per_second=1_000_000):
         lab.wait_flow(consumer, source)
         least_of_tries(kill_relay, FLOWS_AGAIN_SECONDS, "data flows again")
+        lab.wait_until(victim.children, "it has another one")  # without it everything would be fetched
+
+    lab.wait_mirrored(consumer)
+    lab.wait_merged(consumer)
+
+
+@pytest.mark.epgm
+def test_a_relay_that_stands_still_is_replaced(lab: Lab) -> None:
+    """As libzmq's subscriber does after some losses: control links tell that nodes send, and nothing arrives."""
+    source = lab.source()
+    _, [consumer] = lab.party(lab.link("epgm"))
+    with LogWriter(source, bytes_per_second=1_000_000):
+        lab.wait_flow(consumer, source)
+        [relay] = consumer.children()
+        os.kill(relay, signal.SIGSTOP)
+        lab.wait_until(lambda: consumer.children() not in ([], [relay]), "it has another one")
 
     lab.wait_mirrored(consumer)
     lab.wait_merged(consumer)

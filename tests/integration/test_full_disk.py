@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -37,6 +38,12 @@ class SmallDisk:
         """Nearly: what is left is too little for the next piece."""
         status = os.statvfs(self._folder)
         return status.f_bavail * status.f_frsize < 512 << 10
+
+    def fill(self) -> None:
+        """What is left, too: not a byte can be written."""
+        with (self._folder / "more ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
+            while ballast.write(bytes(4096)):
+                pass
 
     def make_space(self) -> None:
         self._ballast.unlink()

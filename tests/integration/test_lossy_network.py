@@ -95,6 +95,8 @@ def test_a_partition_of_ten_seconds(lab: Lab, netlab: Netlab, kind: str) -> None
         netlab.cut(cluster.host_of(lonely))
         undisturbed = lab.time_until_flow(other, *cluster.sources)
         pace(10)
+        both = (lonely, *cluster.producers)
+        lab.wait_until(lambda: all("no sign of life" in side.stderr() for side in both), "both sides give the link up")
         netlab.heal(cluster.host_of(lonely))
         return max(undisturbed, lab.time_until_flow(lonely, *cluster.sources))
 
@@ -131,9 +133,12 @@ def test_an_empty_datagram_to_the_group_stops_nobody_for_long(lab: Lab, netlab: 
         send_empty_datagram(cluster)
         return max(lab.time_until_flow(consumer, *cluster.sources) for consumer in cluster.consumers)
 
+    programs = (*cluster.producers, *cluster.consumers)
     with lines_flowing(lab, cluster):
         for _ in range(2):
             least_of_tries(attack, FLOWS_AGAIN_SECONDS, "data flows again to both")
+            # Without relays everything would be fetched.
+            lab.wait_until(lambda: all(program.children() for program in programs), "each has a relay again")
 
     wait_complete(lab, cluster)
 

@@ -20,6 +20,7 @@ import pytest
 from fantail_lab import LOOPBACK, Lab, Place
 from fantail_netlab import Netlab
 from fantail_pipelab import PipeLab, rows
+from test_full_disk import SmallDisk
 
 OK = 0
 FAILED = 1
@@ -120,6 +121,14 @@ def test_a_job_that_hangs_is_ended_then_taken_away(pipe: PipeLab) -> None:
     assert "timeout" in got["t:3"]["error"] and got["t:4"]["result"] == 4
 
 
+def test_a_job_that_its_worker_cannot_end_is_taken_away(pipe: PipeLab, lab: Lab) -> None:
+    distributor = pipe.distribute("--lines", pipe.numbers(1), "--task", "t=true", "--hard-timeout", 0.5, "--max-crashes", 1)
+    pipe.collect()
+    pipe.quick_worker("endless", 1, 3600_000_000)
+    lab.wait_until(lambda: "taken away from it" in distributor.stderr(), "its time is over")
+    assert distributor.wait_exit() == FAILED
+
+
 def test_interrupted_it_finishes_what_is_going_on_and_goes_on_later(pipe: PipeLab, lab: Lab) -> None:
     command = ("run", "--lines", pipe.numbers(400), "--task", "t=sleep 0.02; echo {}", "--workers", 2)
     state = ("--state-dir", lab.root / "state")
@@ -179,6 +188,25 @@ def test_workers_come_and_go_while_it_runs_and_results_are_fetched_by_id(pipe: P
     assert sorted(json.loads(line)["result"] for line in run.lines()) == list(range(1, 301))
 
 
+def test_a_worker_that_is_told_to_end_finishes_what_it_has_begun(pipe: PipeLab, lab: Lab) -> None:
+    began, gate = lab.root / "began", lab.root / "gate"
+    distributor = pipe.distribute(
+        "--lines", pipe.numbers(1), "--task", f"t=echo {{}} >>{began}; while ! [ -e {gate} ]; do sleep .05; done; echo {{}}"
+    )
+    collector = pipe.collect()
+    worker = pipe.work("w")
+    lab.wait_until(began.exists, "the command runs")
+    pipe.work("other")
+    lab.wait_until(lambda: pipe.joined(distributor, "other"), "another is there")
+    worker.ask_to_end()
+    gate.touch()
+    assert worker.wait_exit() == OK
+    assert distributor.wait_exit() == OK
+    assert collector.wait_exit() == OK
+    assert [row["worker"] for row in pipe.results()] == ["w"]
+    assert began.read_text() == "1\n"
+
+
 def sleepers(seconds: str) -> list[str]:
     """Processes that sleep for exactly this long."""
     found = []
@@ -195,6 +223,14 @@ def test_no_command_outlives_a_killed_run(pipe: PipeLab, lab: Lab, threads: int,
     mark = f"3600.{os.getpid()}{threads}"
     run = pipe.agent("run", "--lines", pipe.numbers(400), "--workers", 2, "--threads", threads, "--task", f"t=exec sleep {mark}")
     lab.wait_until(lambda: len(sleepers(mark)) >= upto, "commands are going on")
+    run.kill9()
+    lab.wait_until(lambda: not sleepers(mark), "they have ended")
+
+
+def test_no_command_outlives_a_killed_run_although_it_left_its_process_group(pipe: PipeLab, lab: Lab) -> None:
+    mark = f"3600.{os.getpid()}7"
+    run = pipe.agent("run", "--lines", pipe.numbers(4), "--workers", 2, "--task", f"t=setsid -w sleep {mark}")
+    lab.wait_until(lambda: len(sleepers(mark)) == 2, "commands are going on")
     run.kill9()
     lab.wait_until(lambda: not sleepers(mark), "they have ended")
 
@@ -244,6 +280,25 @@ def test_what_was_requeued_afterwards_is_done_and_what_waited_for_it_too(pipe: P
     again = pipe.run(*command)
     assert again.code == OK, again
     assert sorted(row["id"] for row in rows(again)) == sorted(f"{t}:{n}" for t in "tu" for n in range(1, 21))
+
+
+def test_what_was_requeued_afterwards_makes_another_stream_of_all_results(pipe: PipeLab, lab: Lab) -> None:
+    flag, mirror = lab.root / "flag", lab.root / "mirror"
+    command = ("--lines", pipe.numbers(20), "--retries", 0, "--task", f"t=[ {{}} != 7 ] || [ -e {flag} ] && echo {{}}")
+    pipe.collect("--stay")
+    consumer = lab.bare(
+        "fantail-consumer", "--connect", pipe.published, "--topic", "results", "--output", f"mirror:{mirror}"
+    )
+    consumer.start()
+    results = lambda: sorted(len(p.read_bytes().splitlines()) for p in mirror.rglob("t.jsonl*"))  # noqa: E731
+    pipe.work("w")
+    assert pipe.distribute(*command).wait_exit() == FAILED
+    lab.wait_until(lambda: results() == [19], "the consumer has the others")
+    flag.touch()
+    assert pipe.ask("dead", "requeue", "--state-dir", lab.root / "distributor").code == OK
+    pipe.work("again")
+    assert pipe.distribute(*command).wait_exit() == OK
+    lab.wait_until(lambda: results() == [19, 20], "the consumer has another stream with all of them")
 
 
 def test_map_prints_what_the_command_printed(lab: Lab) -> None:
@@ -323,6 +378,7 @@ def test_a_worker_that_stood_still_past_its_lease_is_not_counted_twice(pipe: Pip
     status = lambda: json.loads(pipe.ask("status", "--connect", pipe.collector).out)  # noqa: E731
     assert sorted(row["result"] for row in pipe.results()) == list(range(1, 41))
     assert status()["runs"][0]["tasks"] == {"t": 40}
+    lab.wait_until(lambda: status()["dropped"] > 0, "what it has done all the same is dropped and counted")
     collector.ask_to_end()
 
 
@@ -367,10 +423,44 @@ def test_p17_everybody_may_be_killed(pipe: PipeLab, lab: Lab, number: int) -> No
     doomed_run(pipe, lab, lab.seed + number, 10_000)
 
 
+def test_a_run_goes_on_with_just_as_many_results_as_are_told_at_a_time(pipe: PipeLab, lab: Lab) -> None:
+    gate, state = lab.root / "gate", lab.root / "state"
+    command = (
+        "--lines", pipe.numbers(257), "--workers", 2, "--state-dir", state, "--joblog", lab.root / "joblog",
+        "--task", f"t=while [ {{}} = 257 ] && ! [ -e {gate} ]; do sleep .05; done; echo {{}}",
+    )  # fmt: skip
+    run = pipe.agent("run", *command)
+    done = lambda: [len(path.read_bytes().splitlines()) for path in state.rglob("t.jsonl")]  # noqa: E731
+    lab.wait_until(lambda: done() == [256], "all but the last are done")
+    run.kill9()
+    gate.touch()
+    again = pipe.run(*command)
+    assert again.code == OK, again
+
+
+def test_what_a_worker_still_has_stays_its_own_when_the_distributor_comes_back(pipe: PipeLab, lab: Lab) -> None:
+    began, gate = lab.root / "began", lab.root / "gate"
+    distributor = pipe.distribute(
+        "--lines", pipe.numbers(1), "--task", f"t=echo {{}} >>{began}; while ! [ -e {gate} ]; do sleep .05; done; echo {{}}"
+    )
+    pipe.collect()
+    pipe.work("w")
+    lab.wait_until(began.exists, "the command runs")
+    pipe.work("idle")
+    lab.wait_until(lambda: pipe.joined(distributor, "idle"), "another is there")
+    distributor.kill9()
+    distributor.start()
+    for name in ("idle", "w"):
+        lab.wait_until(lambda name=name: distributor.stderr().count(f"worker joined peer={name} ") == 2, "they are back")
+    gate.touch()
+    assert distributor.wait_exit() == OK
+    assert began.read_text() == "1\n", "nobody else has begun it"
+
+
 def test_five_hosts_one_cut_off(pipe: PipeLab, lab: Lab, netlab: Netlab) -> None:
     home, *others = netlab.up(5)
     pipe.host = home.address
-    distributor = pipe.distribute("--lines", pipe.numbers(1500), "--task", "t=true", "--back-off", 0.1, place=home)
+    distributor = pipe.distribute("--lines", pipe.numbers(2000), "--task", "t=true", "--back-off", 0.1, place=home)
     collector = pipe.collect(place=home)
     for n, place in enumerate(others):
         agent = lab.bare("pipeline_load", "worker", pipe.distributor, f"host{n}", 2, 60_000, name=f"host{n}", place=place)
@@ -381,9 +471,10 @@ def test_five_hosts_one_cut_off(pipe: PipeLab, lab: Lab, netlab: Netlab) -> None
     lab.wait_until(lambda: "worker gone peer=host0" in distributor.stderr(), "it is missed")
     time.sleep(7)  # ten seconds in all: part of what is tried
     netlab.heal(others[0])
+    lab.wait_until(lambda: distributor.stderr().count("worker joined peer=host0 ") == 2, "it is there again")
     assert distributor.wait_exit(90) == OK
     assert collector.wait_exit() == OK
-    assert sorted(row["result"] for row in pipe.results()) == list(range(1, 1501))
+    assert sorted(row["result"] for row in pipe.results()) == list(range(1, 2001))
 
 
 # --- results as streams ------------------------------------------------------------------------------------------------
@@ -405,6 +496,7 @@ def test_an_output_that_cannot_be_written_is_refused_and_one_without_an_end_of_l
     assert sorted(json.loads(line)["result"] for line in lines) == list(range(1, 41))
 
 
+@pytest.mark.slow
 def test_results_wait_for_room_and_for_their_output_over_a_restart(pipe: PipeLab, lab: Lab) -> None:
     disk = lab.root / "disk"
     disk.mkdir()
@@ -412,20 +504,98 @@ def test_results_wait_for_room_and_for_their_output_over_a_restart(pipe: PipeLab
     lab.cleanup.callback(lambda: subprocess.run(["umount", "-l", disk], check=True))
     output = disk / "results"
     distributor = pipe.distribute("--lines", pipe.numbers(60), "--task", "t=head -c 3000 /dev/zero | tr '\\0' x; echo {}")
-    collector = pipe.collect("--output", output)
+    collector = pipe.collect("--output", output, "--drain", 0.1)
     pipe.work("w")
     assert distributor.wait_exit() == OK
     lab.wait_until(lambda: "results wait for their output" in collector.stderr(), "its disk is full")
     collector.kill9()
-    collector = pipe.collect("--output", output)
+    collector = pipe.collect("--output", output, "--drain", 0.1)
+    waits = lambda: collector.stderr().count("results wait for their output")  # noqa: E731
+    lab.wait_until(lambda: waits() > 1, "it waits for room again, and for longer than for consumers")
     subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
     assert collector.wait_exit() == OK
     assert sorted(int(row["result"].strip("x")) for row in pipe.results(output)) == list(range(1, 61))
 
 
+def test_results_wait_for_room_for_the_collector(pipe: PipeLab, lab: Lab) -> None:
+    disk = SmallDisk(lab, lab.root / "collector")
+    distributor = pipe.distribute("--lines", pipe.numbers(200), "--task", "t=head -c 100000 /dev/zero | tr '\\0' x; echo {}")
+    collector = pipe.collect()
+    pipe.work("w")
+    lab.wait_until(lambda: "cannot write results, workers keep them" in collector.stderr(), "its disk is full")
+    disk.make_space()
+    assert distributor.wait_exit() == OK
+    assert collector.wait_exit() == OK
+    assert sorted(int(row["result"].strip("x")) for row in pipe.results()) == list(range(1, 201))
+
+
+def test_who_has_many_results_unsent_takes_no_more_jobs(pipe: PipeLab, lab: Lab) -> None:
+    jobs = 20_000
+    distributor = pipe.distribute("--lines", pipe.numbers(jobs), "--task", "t=true")
+    collector = pipe.collect()
+    pipe.quick_worker("w", 1, 20)
+    lab.wait_until(lambda: pipe.joined(distributor, "w"), "it is there")
+    collector.freeze()
+    lab.wait_until(lambda: "the collector is not there any more" in distributor.stderr(), "it is missed")
+    [task] = json.loads(pipe.ask("status", "--connect", pipe.distributor).out)["tasks"]
+    assert 0 < task["going_on"] < 6_000, task
+    collector.thaw()
+    assert distributor.wait_exit() == OK
+    assert collector.wait_exit() == OK
+    assert len(pipe.results()) == jobs
+
+
+@pytest.mark.slow
+def test_without_room_for_its_journal_a_distributor_hands_out_nothing(pipe: PipeLab, lab: Lab) -> None:
+    jobs = 1000  # more than there is room for in the last page of the journal
+    disk = SmallDisk(lab, lab.root / "distributor")
+    began = lab.root / "began"
+    began.mkdir()
+    distributor = pipe.distribute("--lines", pipe.numbers(jobs), "--task", f"t=touch {began}/{{}}; echo {{}}")
+    lab.wait_until(lambda: "distributor started" in distributor.stderr(), "its journal is begun")
+    disk.fill()
+    collector = pipe.collect()
+    pipe.work("w")
+    refused = lambda: distributor.stderr().count("no jobs are handed out")  # noqa: E731
+    lab.wait_until(lambda: refused() > 1, "it says so, and has tried again")
+    lines = (lab.root / "distributor" / "distributor.jsonl").read_bytes().splitlines()
+    handed_out = {number for line in lines for _, number in json.loads(line).get("out", [])}
+    assert {int(path.name) for path in began.iterdir()} <= handed_out < set(range(1, jobs + 1))
+    disk.make_space()
+    assert distributor.wait_exit() == OK
+    assert collector.wait_exit() == OK
+    assert sorted(row["result"] for row in pipe.results()) == list(range(1, jobs + 1))
+
+
 def journal_of(lab: Lab, task: str = "t") -> bytes:
     (path,) = (lab.root / "collector" / "runs").glob(f"*/{task}.jsonl")
     return path.read_bytes()
+
+
+def test_results_that_a_collector_lost_are_made_again(pipe: PipeLab, lab: Lab) -> None:
+    """As after a loss of power: the end of its journal is not there, and its system was started anew."""
+    gate = lab.root / "gate"
+    distributor = pipe.distribute(
+        "--lines", pipe.numbers(20), "--task", f"t=while [ {{}} = 20 ] && ! [ -e {gate} ]; do sleep .05; done; echo {{}}"
+    )
+    collector = pipe.collect("--stay")
+    pipe.work("w", "--threads", 2)
+    done = lambda: json.loads(pipe.ask("status", "--connect", pipe.distributor).out)["tasks"][0]["done"]  # noqa: E731
+    lab.wait_until(lambda: done() == 19, "all but the last are acknowledged")
+    collector.kill9()
+    (journal,) = (lab.root / "collector" / "runs").glob("*/t.jsonl")
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:10]))
+    about = journal.with_suffix(".stream")
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"boot": "another"}))
+    collector.start()
+    lab.wait_until(lambda: "the collector lost results" in distributor.stderr(), "the distributor is told")
+    gate.touch()
+    assert distributor.wait_exit() == OK
+    assert sorted(json.loads(line)["result"] for line in journal.read_bytes().splitlines()) == list(range(1, 21))
+    lab.wait_until(lambda: len(pipe.output.read_bytes().splitlines()) >= 20, "they are in the output, too")
+    collector.ask_to_end()
+    collector.wait_exit()
+    assert sorted(row["result"] for row in pipe.results()) == list(range(1, 21))
 
 
 def test_results_travel_as_a_stream_of_tcp(pipe: PipeLab, lab: Lab) -> None:

@@ -281,6 +281,7 @@ def test_a_worker_with_a_name_that_is_taken_says_so_and_ends(requests: Requests)
     (
         ("echo nonsense", "no JSON"),
         ("exit 7", "ended with 7"),
+        ("echo 1; exit 7", "ended with 7"),
         ("kill -9 $$", "signal 9"),
         ("no-such-program", "not found"),
         ("head -c 2000000 /dev/zero | tr '\\0' 1", "more than 1 MiB"),

@@ -962,6 +962,18 @@ def test_a_session_key_outlives_a_restart_of_the_server(states: StateLab) -> Non
     assert states.items() == {"k": 1}
 
 
+def test_a_session_key_of_one_that_died_with_the_server_goes_when_its_lease_is_over(states: StateLab) -> None:
+    server = states.server()
+    watcher = states.watch("--from", "beginning")
+    holder = states.background("set", "--session", "--lease", "0.5", "k", "1")
+    states.wait_events(watcher, 1)
+    server.kill9()
+    holder.kill9()
+    server.start()
+    event = states.wait_events(watcher, 2)[1]
+    assert (event["kind"], event["key"], event["before"]) == ("expire", "k", 1)
+
+
 # --- the journal as a stream -------------------------------------------------------------------------------------------
 
 

@@ -98,7 +98,9 @@ TEST_F(JournalTest, WhoSawWhatWasLostIsTold) {
   EXPECT_NE(second, first);
   EXPECT_EQ(journal->diverged(first, 10), std::nullopt) << "nothing was lost";
   for (int i = 11; i <= 20; ++i) set("n", i);
+  const StreamId stream = journal->current().stream();
   reboot(5);
+  EXPECT_NE(journal->current().stream(), stream) << "other bytes come to the same offsets";
   for (int i = 16; i <= 30; ++i) set("n", -i);
   restart();
   EXPECT_EQ(journal->diverged(second, 15), std::nullopt);
@@ -223,6 +225,9 @@ TEST_F(JournalTest, CompactionKeepsTheStateAndEveryChangeThatCameMeanwhile) {
   const std::uint64_t revision = store->revision();
   ASSERT_TRUE(journal->begin_compaction(*store));
   set("meanwhile", 1);
+  for (int i = 0; i < 3; ++i) {  // more than is copied at once
+    run("set", R"({"key":"large)" + std::to_string(i) + R"(","value":")" + std::string(600'000, 'x') + R"("})");
+  }
   run("delete", R"({"key":"k0"})");
   for (bool done = false; !done;) done = *journal->compact_piece(*store);
   set("after", 2);
@@ -230,8 +235,8 @@ TEST_F(JournalTest, CompactionKeepsTheStateAndEveryChangeThatCameMeanwhile) {
   ASSERT_NE(journal->previous(), nullptr);
   EXPECT_EQ(journal->current().base_revision(), revision);
   restart();
-  EXPECT_EQ(items(), before);
-  EXPECT_EQ(store->revision(), revision + 3);
+  EXPECT_EQ(items() == before, true);
+  EXPECT_EQ(store->revision(), revision + 6);
   EXPECT_NE(journal->previous(), nullptr) << "for those who still read it";
   compact();
   compact();
