@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <future>
 
 #include "common/base/log.h"
 #include "common/json/json.h"
@@ -109,6 +110,40 @@ TEST_F(MapTest, Z26_ResultsAreThereBeforeTheLastAndForOthersById) {
   const auto line = (*client)->call(kResult, R"({"id":"map:2"})");
   ASSERT_TRUE(line) << line.error().message;
   EXPECT_EQ(parse_json(*line)->at("result"), Json::array({9, 16}));
+}
+
+/// Its wake-ups are counted, of which a busy machine makes fewer.
+TEST_F(MapTest, AWorkerThatHasNothingToDoRests) {
+  auto map = Map::start({}, {"1"});
+  ASSERT_TRUE(map);
+  std::promise<void> gate;
+  const std::shared_future<void> opened = gate.get_future().share();
+  std::atomic<bool> begun = false;
+  Workers workers((*map)->address(), [&](std::string_view item) {
+    begun = true;
+    opened.wait();
+    return square(item);
+  });
+  workers.resize(1);
+  while (!begun) std::this_thread::yield();
+  bool joined = false;
+  JobWorker::Hooks hooks;
+  hooks.init_worker = [&](std::string_view) { joined = true; };
+  auto idle = JobWorker::open({.distributor = (*map)->address(), .name = "idle"}, Map::worker(square), hooks);
+  ASSERT_TRUE(idle);
+  const auto turn = [&] {
+    if ((*idle)->turn(mono_now()) > 0) return;
+    Waiter waiter;
+    (*idle)->add_to(waiter);
+    const MonoTime now = mono_now();
+    waiter.wait((*idle)->due(now) - now);
+  };
+  while (!joined) turn();
+  int turns = 0;
+  for (const MonoTime until = mono_now() + 1s; mono_now() < until; ++turns) turn();
+  EXPECT_LT(turns, 100);
+  gate.set_value();
+  EXPECT_TRUE((*map)->results(60s));
 }
 
 TEST_F(MapTest, WhatTheFunctionThrowsIsTheReason) {
