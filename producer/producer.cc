@@ -216,11 +216,8 @@ bool Producer::delivered() const {
   return tailer_->everything_sent() && streams_->everybody_knows() && tailer_->everything_committed();
 }
 
-bool Producer::finished() {
-  if (!stopping_) {
-    if (config_.once && tailer_->everything_sent()) tailer_->seal_for_now();
-    return delivered() && !tailer_->removals_pending();
-  }
+bool Producer::finished() const {
+  if (!stopping_) return delivered() && !tailer_->removals_pending();
   // Commits are waited for where they can come from.
   if (!ledger_.anybody_connected()) return tailer_->everything_sent() && streams_->everybody_knows();
   return delivered();
@@ -231,8 +228,10 @@ bool Producer::look_whether_finished(MonoTime now) {
   if (!config_.once && !stopping_) return false;
   look_is_due_ = now < next_look_;
   if (look_is_due_) return false;
+  if (!stopping_ && tailer_->everything_sent()) tailer_->seal_for_now();
+  const MonoTime began = mono_now();  // sealing takes long, and once only
   const bool yes = finished();
-  next_look_ = now + (mono_now() - now) * kLooksRest;
+  next_look_ = began + (mono_now() - began) * kLooksRest;
   return yes;
 }
 

@@ -43,7 +43,7 @@ class Producer {
   bool moderate(MonoTime turn_began);
   void hear(MonoTime now, StopSignals& signals);
   bool delivered() const;
-  bool finished();
+  bool finished() const;
   bool look_whether_finished(MonoTime now);
   bool out_of_time(MonoTime now) const;
 
