@@ -282,14 +282,34 @@ void Tailer::settle_pending() {
   }
 }
 
-/// Looks for the file of a stream where rotators move files to.
+/// Looks for the file of a stream in all directories that are watched, whatever its name there, and where rotators move
+/// files to.
 bool Tailer::find_elsewhere(Tracked& tracked) {
-  if (!rotated_) return false;
+  if (!elsewhere_) {
+    // One search for all that are missing.
+    std::set<FileKey> keys{tracked.key};
+    for (const auto& [id, since] : missing_) {
+      if (const Tracked* missing = find(id)) keys.insert(missing->key);
+    }
+    elsewhere_.emplace();
+    for (const std::string& directory : discovery_.directories()) {
+      elsewhere_->merge(find_in_directory(directory, keys));
+    }
+  }
   std::string place;
-  rotated_->scan([&](const std::string& path, const Selection&) {
-    if (place.empty() && key_of(path) == tracked.key) place = path;
-  });
-  if (place.empty()) return false;
+  if (const auto found = elsewhere_->find(tracked.key); found != elsewhere_->end()) {
+    // Another file may have its inode by now.
+    TailedFile file(found->second, tracked.key, tracked.file.fingerprint());
+    if (const auto mark = tracked.file.archive_mark()) file.read_archive(archive_budget_, mark);
+    if (file.look(true)) place = found->second;
+  }
+  if (place.empty() && rotated_) {
+    rotated_->scan([&](const std::string& path, const Selection&) {
+      if (place.empty() && key_of(path) == tracked.key) place = path;
+    });
+  }
+  const auto owner = by_key_.find(tracked.key);
+  if (place.empty() || owner == by_key_.end() || owner->second != tracked.id) return false;
   rename(tracked, place);
   missing_.erase(tracked.id);
   refresh(tracked);

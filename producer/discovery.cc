@@ -118,6 +118,12 @@ void Discovery::forget_directory(const std::string& directory) {
   }
 }
 
+std::vector<std::string> Discovery::directories() const {
+  std::vector<std::string> out(polled_.begin(), polled_.end());
+  for (const auto& [directory, watched] : directories_) out.push_back(directory);
+  return out;
+}
+
 bool Discovery::sees(const std::string& path) const {
   const auto slash = path.rfind('/');
   if (!inotify_ || slash == std::string::npos) return false;

@@ -58,6 +58,9 @@ class Discovery {
   /// Whether events tell of changes of the file at this path: its directory is watched.
   bool sees(const std::string& path) const;
 
+  /// Directories whose events are seen, and those that are polled.
+  std::vector<std::string> directories() const;
+
   int fd() const { return inotify_.get(); }  ///< -1 when polling
   bool polling() const { return !inotify_; }
   /// Directories of which no events tell: on network file systems, or beyond the system's limit of watches.

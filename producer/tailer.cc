@@ -389,6 +389,7 @@ void Tailer::lost_sight(Tracked& tracked) {
 }
 
 void Tailer::resolve_missing(MonoTime now) {
+  elsewhere_.reset();
   for (const auto& [id, since] : std::map(missing_)) {
     Tracked* tracked = find(id);
     if (tracked == nullptr) {

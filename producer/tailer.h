@@ -216,6 +216,8 @@ class Tailer final : public PublisherEvents {
   };
   std::unordered_set<Tracked*, PathHash, SamePath> by_path_;
   std::map<StreamId, MonoTime> missing_;  ///< not at its path; since when
+  /// Of files that are missing those that are in a watched directory, while they are looked for.
+  std::optional<std::map<FileKey, std::string>> elsewhere_;
   std::set<StreamId> deleted_;
   std::deque<StreamId> archives_;  ///< to be decompressed, one after the other; some may not need it any more
   std::set<StreamId> doubtful_;    ///< archives that are incomplete or damaged, or could not be read just now

@@ -869,6 +869,21 @@ TEST_F(TailerModelTest, AFileThatIsCutWithinWhatAKilledProducerReadIsAnotherStre
   EXPECT_EQ(consumer->received().size(), 2U);
 }
 
+TEST_F(TailerModelTest, AFileThatGetsANameThatNoPatternTakesInAnotherWatchedDirectoryIsFoundAfterAKill) {
+  begin(1, "**/*.log");
+  std::filesystem::create_directory(path("d"));
+  append("a.log");
+  settle();
+  stop();
+  append("a.log");
+  std::filesystem::rename(path("a.log"), path("d/a.log.1"));
+  start();
+  settle(5s);
+  expect_all_that_there_was();
+  EXPECT_EQ(consumer->received().begin()->second.bytes, incarnations[0]->bytes);
+  EXPECT_EQ(producer->tailer->counters().given_up_bytes, 0U);
+}
+
 TEST_F(TailerModelTest, ACopyThatLacksTheEndOfWhatWasReadIsKnownAfterAKill) {
   begin(1, "*.log*");
   append("a.log", chance->text(10'000));
