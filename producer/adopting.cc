@@ -91,10 +91,13 @@ bool Tailer::becomes_stream(const std::string& path, const std::string& name, Fi
   const auto verdict = size == 0 ? Verdict::kWait : judge(*content, path, key, of);
   if (by_key_.contains(key)) return false;  // a stream goes on in it
   auto pending = pending_.find(key);
-  if (!verdict) {
-    pending_[key] = {path, name, now_, size, std::nullopt, content->take_fd(), true};
+  const auto wait = [&](MonoTime since, std::optional<StreamId> away, bool unread) {
+    Pending& waiting = pending_[key];
+    if (!waiting.fd) waiting.fd = open_files_.keep(content->take_fd());
+    waiting = {path, name, since, size, away, std::move(waiting.fd), unread};
     return false;
-  }
+  };
+  if (!verdict) return wait(now_, std::nullopt, true);
   switch (*verdict) {
     case Verdict::kBacking: return false;
     case Verdict::kCopy: {
@@ -113,15 +116,12 @@ bool Tailer::becomes_stream(const std::string& path, const std::string& name, Fi
       const bool away = tracked != nullptr && missing_.contains(of);
       const bool same = pending != pending_.end() && pending->second.size == size && !pending->second.unread;
       if (same && !away && now_ - pending->second.since >= kPendingGrace) break;
-      Pending next{path, name, same ? pending->second.since : now_, size, std::nullopt, content->take_fd()};
-      if (away) next.away = of;
-      pending_[key] = std::move(next);
-      return false;
+      return wait(same ? pending->second.since : now_, away ? std::optional(of) : std::nullopt, false);
     }
     case Verdict::kStranger: break;
   }
   if (pending != pending_.end()) {
-    opened_[key] = std::move(pending->second.fd);
+    if (pending->second.fd) opened_[key] = std::move(pending->second.fd);
     pending_.erase(pending);
   }
   return true;
@@ -263,7 +263,16 @@ void Tailer::settle_pending() {
     const auto there = key_of(path);
     if (!there || *there != key) {
       const auto moved = find_in_directory(std::filesystem::path(path).parent_path(), {key});
-      if (!moved.empty()) path = moved.begin()->second;
+      if (!moved.empty()) {
+        path = moved.begin()->second;
+      } else if (!found->second.fd) {
+        if (found->second.size != 0) {
+          log::warn("a file is gone before it could be read: there was no descriptor left to keep it open",
+                    {{"path", path}, {"bytes", found->second.size}});
+        }
+        pending_.erase(found);
+        continue;
+      }
     }
     if (becomes_stream(path, name, key)) {
       Pending pending;

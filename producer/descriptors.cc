@@ -29,7 +29,9 @@ void Tailer::make_room() {
   std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
     return std::tie(a.needed, a.active) < std::tie(b.needed, b.active);
   });
-  std::size_t left = std::max<std::size_t>(1, open_files_.limit() / kClosedAtOnce);
+  // Those that are open beyond the limit, and room for the next.
+  const std::size_t beyond = open_files_.in_use() - std::min(open_files_.in_use(), open_files_.limit());
+  std::size_t left = beyond + std::max<std::size_t>(1, open_files_.limit() / kClosedAtOnce);
   for (const Candidate& candidate : candidates) {
     const auto there = key_of(candidate.tracked->file.path());
     if (!there || *there != candidate.tracked->key) continue;  // only the descriptor leads to it
@@ -38,7 +40,7 @@ void Tailer::make_room() {
   }
 }
 
-void Tailer::give_up_beyond_descriptors() {
+void Tailer::keep_to_descriptors() {
   while (open_files_.too_many()) {
     Tracked* oldest = nullptr;
     for (const StreamId id : deleted_) {
@@ -46,7 +48,7 @@ void Tailer::give_up_beyond_descriptors() {
       if (tracked == nullptr || !tracked->file.is_open()) continue;
       if (oldest == nullptr || tracked->deleted_since < oldest->deleted_since) oldest = tracked;
     }
-    if (oldest == nullptr) return;
+    if (oldest == nullptr) return make_room();
     const wire::StreamInfo* info = publisher_->info(oldest->id);
     if (info == nullptr) return;
     log::error("descriptors are used up, giving up the oldest deleted file",

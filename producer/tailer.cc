@@ -28,7 +28,6 @@ Tailer::Tailer(TailerConfig config, Discovery& discovery, Registry& registry, Co
       ledger_(ledger),
       open_files_(config_.open_files) {
   open_files_.on_full([this] { make_room(); });
-  open_files_.count_also([this] { return opened_.size() + pending_.size(); });
   if (config_.rotated.empty()) return;
   std::vector<Selection> places;
   for (const std::string& glob : config_.rotated) {
@@ -136,7 +135,7 @@ std::size_t Tailer::turn(MonoTime now) {
     announce_fresh();
   }
   work += decompress(now);
-  if (open_files_.too_many()) give_up_beyond_descriptors();
+  if (open_files_.too_many()) keep_to_descriptors();
   if (now >= next_sweep_) sweep(now);
   if (now >= next_save_) save(now);
   return work;
@@ -322,8 +321,8 @@ void Tailer::mint(const std::string& path, const std::string& name, FileKey key,
   record.fingerprint = file.fingerprint();
   record.archive = file.archive_mark();
   record.info.file = identity_of(key, record.fingerprint);
-  if (open_files_.in_use() < open_files_.limit()) {
-    if (UniqueFd fd = file.take_descriptor()) opened_.insert_or_assign(key, std::move(fd));
+  if (auto fd = open_files_.keep(file.take_descriptor())) {
+    opened_.insert_or_assign(key, std::move(fd));
   } else if (!record.archive && !file.undecided()) {
     // Reading it opens it.
     record.info.head = std::max(record.info.head, FileOffset{file.file_bytes()});
@@ -348,7 +347,7 @@ void Tailer::announce_fresh() {
     const StreamId id = tracked.id;
     tracked.met_in_walk = counters_.walks;
     by_key_[tracked.key] = id;
-    if (auto opened = opened_.extract(tracked.key)) tracked.file.keep_open(std::move(opened.mapped()));
+    if (auto opened = opened_.extract(tracked.key)) tracked.file.keep_open(opened.mapped().take());
     link_path(tracked);
     ++counters_.streams_created;
     log::info("file found", {{"stream", id}, {"topic", publisher_->info(id)->topic}, {"path", tracked.file.path()}});

@@ -115,7 +115,7 @@ class Tailer final : public PublisherEvents {
     MonoTime since{};  ///< it has not grown
     std::uint64_t size = 0;
     std::optional<StreamId> away;  ///< waits for that one's file to be found
-    UniqueFd fd;                   ///< what is written to it before it is deleted is not lost
+    OpenFiles::Guest fd;           ///< what is written to it before it is deleted is not lost
     bool unread = false;           ///< an archive that has to be read through before it can be compared
   };
 
@@ -183,7 +183,7 @@ class Tailer final : public PublisherEvents {
   void remove(Tracked& tracked);
   void drop(Tracked& tracked);
   void make_room();
-  void give_up_beyond_descriptors();
+  void keep_to_descriptors();
   void forget_absent(MonoTime now);
   StreamState state_of(const Tracked& tracked) const;
   void save(MonoTime now);
@@ -233,8 +233,8 @@ class Tailer final : public PublisherEvents {
   std::map<FileKey, Pending> pending_;
   KnownCopies copies_;
   Unpacking unpacking_{archive_budget_};
-  std::map<FileKey, UniqueFd> opened_;  ///< of those in `fresh_` that were pending
-  std::optional<Discovery> rotated_;    ///< no source of new files
+  std::map<FileKey, OpenFiles::Guest> opened_;  ///< of those in `fresh_`
+  std::optional<Discovery> rotated_;            ///< no source of new files
   std::set<StreamId> dirty_;
   std::vector<std::size_t> matched_;
   Registry::Commits commits_;                   ///< not saved yet

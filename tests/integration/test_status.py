@@ -4,8 +4,10 @@ and what one can change: forget, rewind."""
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,6 +236,34 @@ def test_when_descriptors_run_out_the_oldest_deleted_file_is_a_loss_with_its_ran
     recorded = {loss["path"]: (loss["from"], loss["to"]) for loss in objects(lab, away, "losses")}
     assert recorded == expected
     assert away.terminate() == LOSS_EXIT
+
+
+def test_empty_files_that_wait_take_no_descriptor_that_others_need(lab: Lab) -> None:
+    """An empty file may be a copy that is about to be written: it waits, and is kept open if there is room."""
+    few_descriptors = replace(LOOPBACK, prefix=("/usr/bin/prlimit", "--nofile=64:64"))
+    link = lab.link("tcp", producers=[few_descriptors])
+    consumer = lab.consumer(link.consumers[0], mirror=True)
+    producer = lab.producer(link.producers[0])
+    lab.wait_until(lambda: "producer started" in producer.stderr(), "it watches")
+    sources = [lab.source(f"{n:03}.log") for n in range(200)]
+    for source in sources:
+        source.append(b"")
+    open_at_most = 0
+
+    def streams() -> int:
+        nonlocal open_at_most
+        paths = [os.readlink(fd) for fd in Path(f"/proc/{producer.pid}/fd").iterdir() if fd.is_symlink()]
+        open_at_most = max(open_at_most, len([p for p in paths if p.startswith(str(sources[0].path.parent))]))
+        return producer.stderr().count("file found")
+
+    lab.wait_until(lambda: streams() == len(sources), "each is a stream", explain=producer.report)
+    limit = status(lab, producer)[0]["open_files_limit"]
+    assert 0 < open_at_most <= limit
+    for source in sources:
+        source.append_lines(5)
+    lab.wait_mirrored(consumer, deadline=90)
+    assert status(lab, producer)[0]["open_files"] <= limit, "live files take turns"
+    assert producer.terminate() == 0
 
 
 # --- consumers ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,9 @@
 #include "producer/status_report.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
+
+#include <algorithm>
 
 #include "common/base/table.h"
 #include "common/json/json.h"
@@ -116,12 +119,30 @@ TEST(OpenFilesTest, RoomIsMadeBeforeOneTooMany) {
   EXPECT_FALSE(files.too_many());
   for (std::uint64_t id = 4; open(id);) ++id;
   EXPECT_LT(files.count(), 10U) << "nobody makes room";
-  files.closed(StreamId{0, 1});
-  std::size_t others = 100;
-  files.count_also([&] { return others; });
-  EXPECT_FALSE(open(1)) << "what others have open counts";
-  others = 0;
-  EXPECT_TRUE(open(1));
+}
+
+TEST(OpenFilesTest, GuestsCountAndLeaveRoomForStreams) {
+  OpenFiles files(4);
+  const auto descriptor = [] { return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)); };
+  std::vector<OpenFiles::Guest> guests;
+  for (int n = 0; n < 5; ++n) guests.push_back(files.keep(descriptor()));
+  EXPECT_EQ(std::count_if(guests.begin(), guests.end(), [](const auto& guest) { return bool{guest}; }), 2)
+      << "half of them";
+  EXPECT_EQ(files.in_use(), 2U);
+  EXPECT_FALSE(files.keep(UniqueFd{}));
+
+  OpenFiles::Guest& first = guests.front();
+  const UniqueFd fd = first.take();
+  EXPECT_TRUE(fd);
+  EXPECT_FALSE(first);
+  EXPECT_EQ(files.in_use(), 1U);
+  first = files.keep(descriptor());
+  EXPECT_EQ(files.in_use(), 2U);
+  guests.clear();
+  EXPECT_EQ(files.in_use(), 0U);
+
+  for (std::uint64_t id = 0; id < 4; ++id) files.opened(StreamId{0, id});
+  EXPECT_FALSE(files.keep(descriptor())) << "streams have them all";
 }
 
 }  // namespace
