@@ -37,6 +37,7 @@ class Consumer final : public StreamReceiver {
   /// Runs until a stop signal or the end that --once or --idle-exit asks for. Returns the exit code.
   int run(StopSignals& signals);
 
+  void expect(const NodeView& node, std::span<const wire::StreamInfo* const> streams) override;
   Start on_stream(const NodeView& node, const wire::StreamInfo& info, bool news) override;
   Delivery on_data(StreamId stream, FileOffset offset, std::span<const std::byte> bytes, WallTime read_time) override;
   void on_loss(StreamId stream, ByteRange range, wire::LossReason reason) override;
@@ -55,6 +56,7 @@ class Consumer final : public StreamReceiver {
 
   std::size_t turn(MonoTime now, bool talk);
   void wait(MonoTime now, StopSignals& signals);
+  StreamMeta describe(const NodeView& node, const wire::StreamInfo& info);
   Status catch_up(Entry& entry);
   void blocked_by(const Error& error);
   void retry_blocked(MonoTime now);

@@ -165,15 +165,17 @@ std::map<StreamId, CursorStore::MirrorRow> CursorStore::mirrors(const std::strin
   return found == mirrors_.end() ? std::map<StreamId, MirrorRow>{} : found->second;
 }
 
-Status CursorStore::save_mirror(const std::string& sink, StreamId stream, const MirrorRow& row) {
+Status CursorStore::save_mirrors(const std::string& sink, const NamedMirrors& rows) {
   auto put = database_.prepare("INSERT OR REPLACE INTO mirrors VALUES (?,?,?,?,?,?)");
   if (!put) return tl::unexpected(put.error());
   auto transaction = database_.begin(Database::Durability::kProcessDeath);
   if (!transaction) return tl::unexpected(transaction.error());
-  put->bind(1, sink).bind(2, to_string(stream)).bind(3, row.path).bind(4, row.file);
-  if (auto ok = put->bind(5, row.sequence).bind(6, row.first_seen.ns).run(); !ok) return ok;
+  for (const auto& [stream, row] : rows) {
+    put->bind(1, sink).bind(2, to_string(stream)).bind(3, row.path).bind(4, row.file);
+    if (auto ok = put->bind(5, row.sequence).bind(6, row.first_seen.ns).run(); !ok) return ok;
+  }
   if (auto ok = transaction->commit(); !ok) return ok;
-  mirrors_[sink][stream] = row;
+  for (const auto& [stream, row] : rows) mirrors_[sink][stream] = row;
   return {};
 }
 

@@ -44,7 +44,9 @@ class CursorStore {
     WallTime first_seen;
   };
   std::map<StreamId, MirrorRow> mirrors(const std::string& sink) const;
-  Status save_mirror(const std::string& sink, StreamId stream, const MirrorRow& row);
+  /// All of them or, when it fails, none.
+  using NamedMirrors = std::vector<std::pair<StreamId, MirrorRow>>;
+  Status save_mirrors(const std::string& sink, const NamedMirrors& rows);
 
   struct SinkCheckpoint {
     std::string sink;

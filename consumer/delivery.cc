@@ -11,9 +11,8 @@ constexpr Duration kRetryBlocked = 250ms;
 
 }  // namespace
 
-StreamReceiver::Start Consumer::on_stream(const NodeView& node, const wire::StreamInfo& info, bool news) {
-  auto entry = std::make_unique<Entry>();
-  StreamMeta& meta = entry->meta;
+StreamMeta Consumer::describe(const NodeView& node, const wire::StreamInfo& info) {
+  StreamMeta meta;
   meta.stream = info.stream;
   meta.node = node.id;
   meta.node_name = node.name;
@@ -22,16 +21,31 @@ StreamReceiver::Start Consumer::on_stream(const NodeView& node, const wire::Stre
   meta.path = info.path;
   meta.sequence = info.sequence;
   meta.first_seen = info.first_seen;
+  if (!store_) return meta;
+  if (const auto row = store_->node(node.id, node.name)) {
+    meta.node_dir = row->directory;
+  } else {
+    log::error("cannot record a node", {{"node", node.name}, {"error", row.error()}});
+    meta.node_dir = to_string(node.id);
+  }
+  return meta;
+}
+
+void Consumer::expect(const NodeView& node, std::span<const wire::StreamInfo* const> streams) {
+  std::vector<StreamMeta> metas;
+  for (const wire::StreamInfo* info : streams) metas.push_back(describe(node, *info));
+  for (const auto& sink : sinks_) sink->expect(metas);
+}
+
+StreamReceiver::Start Consumer::on_stream(const NodeView& node, const wire::StreamInfo& info, bool news) {
+  auto entry = std::make_unique<Entry>();
+  entry->meta = describe(node, info);
   entry->base = info.base;
   bool born_after_us = news;
   if (store_) {
     if (const auto row = store_->node(node.id, node.name)) {
-      meta.node_dir = row->directory;
       // It came to be while this consumer knew the node, though perhaps not while it was running.
       born_after_us = born_after_us || (row->known_sequence > 0 && info.sequence > row->known_sequence);
-    } else {
-      log::error("cannot record a node", {{"node", node.name}, {"error", row.error()}});
-      meta.node_dir = to_string(node.id);
     }
     auto& known = known_sequences_[node.id];
     known = std::max(known, info.sequence);

@@ -28,6 +28,26 @@ std::string incarnation_name(const CursorStore::MirrorRow& row, StreamId stream)
   return row.path + "@" + to_compact_utc(row.first_seen) + "-" + short_hex(stream);
 }
 
+/// Of a mirror that has the plain name of its path.
+CursorStore::MirrorRow plain_row(const StreamMeta& stream) {
+  CursorStore::MirrorRow row;
+  row.path = stream.node_dir;
+  for (const auto& part : safe_components(stream.path)) row.path += "/" + part;
+  row.file = row.path;
+  row.sequence = stream.sequence;
+  row.first_seen = stream.first_seen;
+  return row;
+}
+
+/// Calls `each` with every directory that `path` is in, from the outermost on, until it returns false.
+template <typename Each>
+bool each_directory(const std::string& path, Each&& each) {
+  for (auto slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
+    if (!each(path.substr(0, slash))) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 std::vector<std::string> safe_components(std::string_view path) {
@@ -93,7 +113,7 @@ Status MirrorSink::move_mirror(StreamId id, Mirror& mirror, const std::string& t
   CursorStore::MirrorRow row = mirror.row;
   const std::string from = std::exchange(row.file, to);
   // In this order, see recover().
-  if (auto ok = store_.save_mirror(key_, id, row); !ok) return ok;
+  if (auto ok = store_.save_mirrors(key_, {{id, row}}); !ok) return ok;
   if (auto ok = tree_.rename(from, to); !ok) return ok;  // mirror.row keeps the name that the file still has
   mirror.row = row;
   return {};
@@ -123,22 +143,44 @@ Status MirrorSink::set_aside(const std::string& path) {
 /// Frees the names of the directories of `path`, where the source had a file before.
 Status MirrorSink::make_way_for_directories(const std::string& path) {
   const bool there = tree_.is_directory(path.substr(0, path.rfind('/')));
-  for (auto slash = path.find('/'); slash != std::string::npos; slash = path.find('/', slash + 1)) {
-    const std::string directory = path.substr(0, slash);
-    if (!live_.contains(directory) && (there || tree_.type(directory) != mode_t{S_IFREG})) continue;
-    if (auto ok = make_way(directory); !ok) return ok;
+  Status status;
+  each_directory(path, [&](const std::string& directory) {
+    if (live_.contains(directory) || (!there && tree_.type(directory) == mode_t{S_IFREG})) status = make_way(directory);
+    return status.has_value();
+  });
+  return status;
+}
+
+/// Neither it nor a directory of it is the name of a mirror, and nothing stands there.
+bool MirrorSink::is_free(const std::string& path) const {
+  const auto unused = [&](const std::string& name) { return !live_.contains(name); };
+  return unused(path) && each_directory(path, unused) && tree_.type(path) == mode_t{0};
+}
+
+/// The names of all that need nobody to make way, in one transaction. Of the files none is made before.
+void MirrorSink::expect(std::span<const StreamMeta> streams) {
+  CursorStore::NamedMirrors rows;
+  std::set<std::string> directories;  // that will be made
+  for (const StreamMeta& stream : streams) {
+    if (mirrors_.contains(stream.stream)) continue;
+    auto row = plain_row(stream);
+    if (directories.contains(row.path) || !is_free(row.path)) continue;
+    each_directory(row.path, [&](std::string directory) { return directories.insert(std::move(directory)), true; });
+    live_[row.path] = stream.stream;
+    mirrors_[stream.stream].row = row;
+    rows.emplace_back(stream.stream, std::move(row));
   }
-  return {};
+  if (rows.empty() || store_.save_mirrors(key_, rows)) return;
+  for (const auto& [id, row] : rows) {
+    live_.erase(row.path);
+    mirrors_.erase(id);
+  }
 }
 
 /// The entry of a stream that is seen for the first time, with a name of its own.
 Status MirrorSink::enter(const StreamMeta& stream) {
   Mirror mirror;
-  mirror.row.path = stream.node_dir;
-  for (const auto& part : safe_components(stream.path)) mirror.row.path += "/" + part;
-  mirror.row.sequence = stream.sequence;
-  mirror.row.first_seen = stream.first_seen;
-  mirror.row.file = mirror.row.path;
+  mirror.row = plain_row(stream);
   if (auto ok = make_way_for_directories(mirror.row.path); !ok) return ok;
   const auto live = live_.find(mirror.row.path);
   // A directory stays: there are mirrors in it.
@@ -149,15 +191,14 @@ Status MirrorSink::enter(const StreamMeta& stream) {
   } else {
     mirror.row.file = incarnation_name(mirror.row, stream.stream);
   }
-  if (auto ok = store_.save_mirror(key_, stream.stream, mirror.row); !ok) return ok;
+  if (auto ok = store_.save_mirrors(key_, {{stream.stream, mirror.row}}); !ok) return ok;
   if (newest) live_[mirror.row.path] = stream.stream;
   mirrors_.emplace(stream.stream, std::move(mirror));
   return {};
 }
 
 Result<FileOffset> MirrorSink::open_stream(const StreamMeta& stream, FileOffset cursor) {
-  const bool known = mirrors_.contains(stream.stream);
-  if (!known) {
+  if (!mirrors_.contains(stream.stream)) {
     if (auto ok = enter(stream); !ok) return tl::unexpected(ok.error());
   }
   Mirror& mirror = mirrors_.at(stream.stream);
@@ -166,7 +207,7 @@ Result<FileOffset> MirrorSink::open_stream(const StreamMeta& stream, FileOffset 
   struct stat status {};
   if (::fstat(*fd, &status) != 0) return fail_errno(errno, tree_.path() + "/" + mirror.row.file);
   const FileOffset size{static_cast<std::uint64_t>(status.st_size)};
-  if (size < cursor && known) {
+  if (size < cursor && mirror.position >= cursor) {
     log::warn("a mirror is shorter than it was, completing it",
               {{"path", tree_.path() + "/" + mirror.row.file}, {"bytes", size}});
     cursor = size;

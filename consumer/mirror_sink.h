@@ -22,6 +22,7 @@ class MirrorSink final : public Sink {
   static Result<std::unique_ptr<MirrorSink>> open(const std::string& directory, CursorStore& store);
 
   const std::string& key() const override { return key_; }
+  void expect(std::span<const StreamMeta> streams) override;
   Result<FileOffset> open_stream(const StreamMeta& stream, FileOffset cursor) override;
   Status write(const StreamMeta& stream, FileOffset offset, std::span<const std::byte> bytes,
                WallTime read_time) override;
@@ -45,6 +46,7 @@ class MirrorSink final : public Sink {
   Status recover();
   Result<int> descriptor(StreamId id, Mirror& mirror);
   Status enter(const StreamMeta& stream);
+  bool is_free(const std::string& path) const;
   Status make_way(const std::string& path);
   Status make_way_for_directories(const std::string& path);
   Status move_mirror(StreamId id, Mirror& mirror, const std::string& to);

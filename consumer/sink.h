@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,6 +56,9 @@ class Sink {
   /// Names the sink in the cursor store: the same after a restart with the same flags.
   virtual const std::string& key() const = 0;
 
+  /// Delivery of these is about to begin: what costs as much for many as for one can be done now. What fails is left to
+  /// open_stream().
+  virtual void expect(std::span<const StreamMeta> streams) { (void)streams; }
   /// Delivery of `stream` is to begin at `cursor`. The reference stays valid. Returns where the sink needs it to begin:
   /// lower than `cursor` when its output was damaged meanwhile.
   virtual Result<FileOffset> open_stream(const StreamMeta& stream, FileOffset cursor) = 0;

@@ -169,6 +169,11 @@ void StreamSubscriber::on_control(PeerId peer, wire::Kind kind, std::span<const 
       const bool more = m->listing && m->more && !m->streams.empty();
       // At once, so that the source makes the next page while this one is taken in.
       if (more) request_list(*node, m->streams.back().sequence);
+      std::vector<const wire::StreamInfo*> fresh;
+      for (const auto& info : m->streams) {
+        if (!streams_.contains(info.stream) && config_.interest.wants(info)) fresh.push_back(&info);
+      }
+      if (fresh.size() > 1) receiver_.expect(node->view, fresh);
       for (const auto& info : m->streams) {
         learn(*node, info, !before_us, m->listing);
         if (node->listing_all) node->listed.insert(info.stream);

@@ -6,6 +6,7 @@
 #include <optional>
 #include <random>
 #include <set>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -44,6 +45,11 @@ class StreamReceiver {
     FileOffset cursor;     ///< deliver from here
     FileOffset committed;  ///< safe on disk already: told to the source again
   };
+  /// These are about to come with on_stream(), one after the other: what costs as much for many as for one can be done
+  /// now. Pointers are good during the call.
+  virtual void expect(const NodeView& node, std::span<const wire::StreamInfo* const> streams) {
+    (void)node, (void)streams;
+  }
   /// A stream is listed for the first time in this run. `news`: it came to be while this consumer was connected.
   virtual Start on_stream(const NodeView& node, const wire::StreamInfo& info, bool news) = 0;
 

@@ -82,7 +82,7 @@ TEST_F(CursorStoreTest, AStoreOfBeforeFilesWereRotatedIsTaken) {
 
 TEST_F(CursorStoreTest, MirrorsComeBack) {
   const CursorStore::MirrorRow row{"node/log/\xFF", "node/log/\xFF@x", 7, {-1}};
-  ASSERT_TRUE(store->save_mirror("mirror:/a", kStream, row));
+  ASSERT_TRUE(store->save_mirrors("mirror:/a", {{kStream, row}}));
   reopen();
   const auto mirrors = store->mirrors("mirror:/a");
   ASSERT_EQ(mirrors.size(), 1U);

@@ -184,13 +184,47 @@ TEST_F(MirrorSinkTest, ACrashBetweenStoreAndRenameIsMadeGood) {
   receive(first, "old");
   commit();
   // The store says the new name already; the rename did not happen any more.
-  ASSERT_TRUE(
-      store->save_mirror(sink->key(), first.stream, {"host/a.log", "host/a.log" + older(first), 1, first.first_seen}));
+  ASSERT_TRUE(store->save_mirrors(sink->key(),
+                                  {{first.stream, {"host/a.log", "host/a.log" + older(first), 1, first.first_seen}}}));
   restart();
   EXPECT_EQ(open(first).value(), FileOffset{3});
   receive(stream(2, "/a.log"), "new");
   EXPECT_EQ(in("host/a.log" + older(first)), "old");
   EXPECT_EQ(in("host/a.log"), "new");
+}
+
+TEST_F(MirrorSinkTest, ThoseThatAreToldTogetherGetTheSameNamesAsOneByOne) {
+  stream(1, "/a.log");
+  stream(2, "/a.log");        // a newer one of the same path
+  stream(3, "/dir/file");     // "dir" is a directory by that
+  stream(4, "/dir");          // and was a file before, or is one after
+  stream(5, "/b");            //
+  stream(6, "/b/c");          // the other way round
+  stream(7, "/dir/another");  // nobody is in its way
+  const std::vector<StreamMeta> told(metas.begin(), metas.end());
+  sink->expect(told);
+  for (const StreamMeta& meta : metas) receive(meta, "of " + std::to_string(meta.sequence));
+  sink->expect(told);  // of known ones nothing changes
+
+  EXPECT_EQ(in("host/a.log" + older(told[0])), "of 1");
+  EXPECT_EQ(in("host/a.log"), "of 2");
+  EXPECT_EQ(in("host/dir/file"), "of 3");
+  EXPECT_EQ(in("host/dir" + older(told[3])), "of 4");
+  EXPECT_EQ(in("host/b" + older(told[4])), "of 5");
+  EXPECT_EQ(in("host/b/c"), "of 6");
+  EXPECT_EQ(in("host/dir/another"), "of 7");
+}
+
+TEST_F(MirrorSinkTest, WhoseNameWasStoredBeforeACrashAndWhoseFileWasNotMadeBeginsWhereItIsToldTo) {
+  stream(1, "/a.log");
+  stream(2, "/b.log");
+  sink->expect(std::vector<StreamMeta>(metas.begin(), metas.end()));
+  EXPECT_FALSE(fs::exists(root + "/host/a.log"));
+  restart();
+  EXPECT_EQ(sink->open_stream(metas.front(), {1000}).value(), FileOffset{1000}) << "not completed from its beginning";
+  EXPECT_EQ(fs::file_size(root + "/host/a.log"), 1000U);
+  receive(metas.back(), "b");
+  EXPECT_EQ(in("host/b.log"), "b");
 }
 
 TEST_F(MirrorSinkTest, ARenameThatFailsAtFirstDoesNotMixTwoStreams) {
