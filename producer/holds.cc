@@ -204,8 +204,8 @@ bool Tailer::files_wait() const {
   return recollection_ || start_ || !fresh_.empty() || !pending_.empty() || unpacking_.under_way();
 }
 
-bool Tailer::everything_sent() const {
-  return !files_wait() && std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
+bool Tailer::everything_sent() {
+  return !files_wait() && all_sent_.ask(tracked_, [&](const auto& entry) {
     const wire::StreamInfo* info = publisher_->info(entry.first);
     const bool read = entry.second->sealed_since || entry.second->file.all_decompressed();
     return info != nullptr && info->sent == info->head && read;
@@ -219,10 +219,10 @@ void Tailer::seal_for_now() {
   }
 }
 
-bool Tailer::everything_committed() const {
+bool Tailer::everything_committed() {
   if (files_wait()) return false;
   if (!tracked_.empty() && !ledger_.anybody_was_here()) return false;  // empty files are to be known somewhere, too
-  return std::all_of(tracked_.begin(), tracked_.end(), [&](const auto& entry) {
+  return all_committed_.ask(tracked_, [&](const auto& entry) {
     const wire::StreamInfo* info = publisher_->info(entry.first);
     if (info == nullptr) return false;
     if (info->head == info->base) return true;  // nothing to commit

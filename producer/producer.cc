@@ -212,11 +212,11 @@ void Producer::wait(MonoTime now, StopSignals& signals) {
   waiter.wait(until - now);
 }
 
-bool Producer::delivered() const {
-  return tailer_->everything_sent() && streams_->everybody_knows() && tailer_->everything_committed();
+bool Producer::delivered() {
+  return tailer_->everything_committed() && streams_->everybody_knows() && tailer_->everything_sent();
 }
 
-bool Producer::finished() const {
+bool Producer::finished() {
   if (!stopping_) return delivered() && !tailer_->removals_pending();
   // Commits are waited for where they can come from.
   if (!ledger_.anybody_connected()) return tailer_->everything_sent() && streams_->everybody_knows();
@@ -228,7 +228,10 @@ bool Producer::look_whether_finished(MonoTime now) {
   if (!config_.once && !stopping_) return false;
   look_is_due_ = now < next_look_;
   if (look_is_due_) return false;
-  if (!stopping_ && tailer_->everything_sent()) tailer_->seal_for_now();
+  if (!stopping_ && streams_->changes() != sealed_at_ && tailer_->everything_sent()) {
+    tailer_->seal_for_now();
+    sealed_at_ = streams_->changes();
+  }
   const MonoTime began = mono_now();  // sealing takes long, and once only
   const bool yes = finished();
   next_look_ = began + (mono_now() - began) * kLooksRest;

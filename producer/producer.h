@@ -42,8 +42,8 @@ class Producer {
   void wait(MonoTime now, StopSignals& signals);
   bool moderate(MonoTime turn_began);
   void hear(MonoTime now, StopSignals& signals);
-  bool delivered() const;
-  bool finished() const;
+  bool delivered();
+  bool finished();
   bool look_whether_finished(MonoTime now);
   bool out_of_time(MonoTime now) const;
 
@@ -67,8 +67,9 @@ class Producer {
   MonoTime talked_{};       ///< when they were looked at
   std::uint64_t bytes_sent_seen_ = 0;
   std::optional<MonoTime> stopping_;
-  MonoTime next_look_{};      ///< whether it is finished
-  bool look_is_due_ = false;  ///< it was put off
+  MonoTime next_look_{};         ///< whether it is finished
+  bool look_is_due_ = false;     ///< it was put off
+  std::uint64_t sealed_at_ = 0;  ///< StreamPublisher::changes() when everything was told to be complete
   bool hurry_ = false;
 };
 

@@ -18,6 +18,7 @@
 #include "common/stream/stream_publisher.h"
 #include "producer/absences.h"
 #include "producer/adoption.h"
+#include "producer/all_of.h"
 #include "producer/discovery.h"
 #include "producer/file_content.h"
 #include "producer/known_copies.h"
@@ -70,9 +71,9 @@ class Tailer final : public PublisherEvents {
 
   /// Every byte of every file was read and is on the disk of a durable consumer, and of every connected one that wants
   /// it.
-  bool everything_committed() const;
-  /// Everything that is there was handed to the broadcast.
-  bool everything_sent() const;
+  bool everything_committed();
+  /// Everything that is there was handed to the broadcast. Both cost little while they are not.
+  bool everything_sent();
   /// For a batch: what is sent completely is told to be complete, so that an unfinished last line is taken too. Not
   /// kept: a later run goes on where files have grown.
   void seal_for_now();
@@ -251,6 +252,8 @@ class Tailer final : public PublisherEvents {
   MonoTime next_save_{};
   Absences absences_;
   MonoTime next_absences_{};  ///< when they are saved
+  AllOf<StreamId> all_sent_;
+  AllOf<StreamId> all_committed_;
   TailerCounters counters_;
   std::set<std::string> named_unreadable_;
   log::Repeated save_error_log_;

@@ -45,6 +45,7 @@ bool StreamPublisher::wanted(const PublishedStream& stream) const {
 }
 
 void StreamPublisher::changed(const PublishedStream& stream) {
+  ++changes_;
   recent_[stream.info.stream] = now_;
   for (auto& [peer, session] : sessions_) session.moved.insert(stream.info.stream);
 }
@@ -52,6 +53,7 @@ void StreamPublisher::changed(const PublishedStream& stream) {
 void StreamPublisher::add(const wire::StreamInfo& info, StreamSource* source, wire::LossReason gone) {
   PublishedStream& stream = streams_.add(info, source);
   stream.gone = gone;
+  ++changes_;
   if (!held_) {  // else it is listed
     for (auto& [peer, session] : sessions_) session.unannounced.insert(info.stream);
     unannounced_ = true;

@@ -94,6 +94,8 @@ class StreamPublisher final : public ControlEvents {
 
   /// Every consumer that is connected was told of every stream and head.
   bool everybody_knows() const;
+  /// Counts what happens to streams: each that is added, and each change of what is there, sent or final of one.
+  std::uint64_t changes() const { return changes_; }
   std::size_t consumers() const { return sessions_.size(); }
   const BroadcastCounters& broadcast_counters() const { return broadcaster_.counters(); }
   std::uint64_t unknown_kinds() const { return unknown_kinds_; }
@@ -137,6 +139,7 @@ class StreamPublisher final : public ControlEvents {
   MonoTime next_news_{};
   bool unannounced_ = false;
   bool held_ = false;
+  std::uint64_t changes_ = 0;
   std::uint64_t unknown_kinds_ = 0;
   log::Repeated reject_log_;
 };
