@@ -13,7 +13,7 @@ namespace fantail {
 namespace {
 
 constexpr Duration kWalkSpacing = 200ms;     // however many directories come and go
-constexpr int kWalksRest = 200;              // times as long as a walk took, so that many files cost no processor
+constexpr int kWalksRest = 400;              // times as long as a walk took, so that many files cost no processor
 constexpr int kWalksRestAtMost = 10;         // times the period that is wanted
 constexpr Duration kMissingGrace = 1s;       // a rename shows as two events, possibly of two directories
 constexpr Duration kPollInterval = 1s;       // of directories of which no events tell
