@@ -210,7 +210,9 @@ void Consumer::wait(MonoTime now, StopSignals& signals) {
   Waiter waiter;
   waiter.add_descriptor(signals.fd());
   waiter.add_descriptor(worker_.fd());
-  waiter.add_socket(multicast_ ? multicast_->native_socket() : subscriber_socket_->native_socket());
+  if (!streams_->holds_back()) {
+    waiter.add_socket(multicast_ ? multicast_->native_socket() : subscriber_socket_->native_socket());
+  }
   if (multicast_ && multicast_->relay().fd() >= 0) waiter.add_descriptor(multicast_->relay().fd());
   for (void* socket : control_->native_sockets()) waiter.add_socket(socket);
   if (admin_) {

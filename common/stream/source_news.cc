@@ -169,6 +169,7 @@ void StreamSubscriber::on_control(PeerId peer, wire::Kind kind, std::span<const 
       const bool more = m->listing && m->more && !m->streams.empty();
       // At once, so that the source makes the next page while this one is taken in.
       if (more) request_list(*node, m->streams.back().sequence);
+      impatient_ = false;
       std::vector<const wire::StreamInfo*> fresh;
       for (const auto& info : m->streams) {
         if (!streams_.contains(info.stream) && config_.interest.wants(info)) fresh.push_back(&info);

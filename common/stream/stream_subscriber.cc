@@ -14,6 +14,7 @@ constexpr std::size_t kLooksPerTick = 2048;  // at streams that may have a gap
 constexpr Duration kOrphanLife = 10s;
 constexpr Duration kForgetOrphansEvery = 1s;
 constexpr std::size_t kOrphanBytes = 2 * kBytesPerTurn;  // listings are looked at once in a turn at least
+constexpr Duration kListPatience = 100ms;                // of a chunk for a listing
 constexpr Duration kListRetry = 2s;
 constexpr Duration kMaxPostponed = 2s;  // of a queue that is never empty
 constexpr std::size_t kCommitsPerMessage = 1024;
@@ -49,7 +50,8 @@ std::size_t StreamSubscriber::turn(MonoTime now) {
   std::size_t bytes = 0;
   BroadcastMessage message;
   caught_up_ = false;
-  while (messages < kMessagesPerTurn && bytes < kBytesPerTurn) {
+  if (held_back_) try_held_back();
+  while (!held_back_ && messages < kMessagesPerTurn && bytes < kBytesPerTurn) {
     if (!broadcast_.receive(message)) {
       caught_up_ = true;
       break;
@@ -67,7 +69,8 @@ std::size_t StreamSubscriber::turn(MonoTime now) {
 }
 
 MonoTime StreamSubscriber::due(MonoTime now) const {
-  return suspects_.empty() ? now + 100ms : std::max(now, next_repair_);
+  const MonoTime at = suspects_.empty() ? now + 100ms : std::max(now, next_repair_);
+  return held_back_ ? std::min(at, held_back_->since + kListPatience) : at;
 }
 
 void StreamSubscriber::take_broadcast(BroadcastMessage& message) {
@@ -87,28 +90,46 @@ void StreamSubscriber::take_broadcast(BroadcastMessage& message) {
   const auto chunk = wire::decode_chunk(envelope->body, message.payload.bytes());
   if (!chunk) return reject(chunk.error());
   ++counters_.chunks_received;
-  const auto found = streams_.find(chunk->stream);
-  if (found != streams_.end()) {
-    Assembly& assembly = *found->second;
-    assembly.node->activity.broadcast = now_;
-    assembly.node->activity.waiting_since.reset();
-    if (!assembly.first_broadcast) assembly.first_broadcast = chunk->offset;
-    assembly.passed = std::max(assembly.passed, chunk->offset);
-    take_chunk(assembly, *chunk, std::move(message.payload), false);
-    if (gap_of(assembly).range.bytes() > 0) suspects_.insert(assembly.id);
-    return;
+  if (place(*chunk, message.payload)) return;
+  if (impatient_) {
+    ++counters_.dropped_no_room;
+  } else {
+    held_back_.emplace(HeldBack{{*chunk, std::move(message.payload)}, now_});
   }
-  if (!refused_.contains(chunk->stream)) take_orphan(*chunk, std::move(message.payload));
+}
+
+/// False, and `payload` is as it was: its stream is not listed yet, and for such there is no room.
+bool StreamSubscriber::place(const wire::Chunk& chunk, Frame& payload) {
+  const auto found = streams_.find(chunk.stream);
+  if (found == streams_.end()) return refused_.contains(chunk.stream) || take_orphan(chunk, payload);
+  Assembly& assembly = *found->second;
+  assembly.node->activity.broadcast = now_;
+  assembly.node->activity.waiting_since.reset();
+  if (!assembly.first_broadcast) assembly.first_broadcast = chunk.offset;
+  assembly.passed = std::max(assembly.passed, chunk.offset);
+  take_chunk(assembly, chunk, std::move(payload), false);
+  if (gap_of(assembly).range.bytes() > 0) suspects_.insert(assembly.id);
+  return true;
 }
 
 /// A chunk of a stream that was not listed yet, so it is not known whether it is wanted.
-void StreamSubscriber::take_orphan(const wire::Chunk& chunk, Frame&& payload) {
+bool StreamSubscriber::take_orphan(const wire::Chunk& chunk, Frame& payload) {
   auto& orphans = orphans_[chunk.stream];
   if (!orphans) orphans = std::make_unique<Orphans>(Orphans{RangeBuffer(orphan_budget_), now_});
-  if (orphans->pending.insert(chunk, std::move(payload)) == RangeBuffer::Kept::kNoRoom) {
+  if (orphans->pending.insert(chunk, std::move(payload)) != RangeBuffer::Kept::kNoRoom) return true;
+  if (orphans->pending.empty()) orphans_.erase(chunk.stream);
+  return false;
+}
+
+/// The queue of the broadcast keeps what comes behind it meanwhile. Thrown away, it would be found missing at the end,
+/// and asked for after everything else.
+void StreamSubscriber::try_held_back() {
+  if (!place(held_back_->piece.chunk, held_back_->piece.payload)) {
+    if (now_ - held_back_->since < kListPatience) return;
+    impatient_ = true;
     ++counters_.dropped_no_room;
-    if (orphans->pending.empty()) orphans_.erase(chunk.stream);
   }
+  held_back_.reset();
 }
 
 void StreamSubscriber::take_chunk(Assembly& assembly, const wire::Chunk& chunk, Frame&& payload, bool fetched) {

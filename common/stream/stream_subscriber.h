@@ -111,6 +111,8 @@ class StreamSubscriber final : public ControlEvents {
 
   /// Whether the last turn took all broadcasts that were there.
   bool caught_up() const { return caught_up_; }
+  /// Nothing more is taken from the broadcast for a moment, until control links bring a listing: no use to wait for it.
+  bool holds_back() const { return held_back_.has_value(); }
   struct Overview {
     std::size_t nodes = 0;  ///< connected
     std::size_t streams = 0;
@@ -144,7 +146,9 @@ class StreamSubscriber final : public ControlEvents {
   struct Assembly;
 
   void take_broadcast(BroadcastMessage& message);
-  void take_orphan(const wire::Chunk& chunk, Frame&& payload);
+  bool place(const wire::Chunk& chunk, Frame& payload);
+  bool take_orphan(const wire::Chunk& chunk, Frame& payload);
+  void try_held_back();
   void take_chunk(Assembly& assembly, const wire::Chunk& chunk, Frame&& payload, bool fetched);
   StreamReceiver::Delivery deliver(Assembly& assembly, const wire::Chunk& chunk, const Frame& payload, bool fetched);
   void drain(Assembly& assembly);
@@ -188,8 +192,14 @@ class StreamSubscriber final : public ControlEvents {
   std::unordered_map<StreamId, std::unique_ptr<Assembly>> streams_;
   struct Orphans;
   std::unordered_map<StreamId, std::unique_ptr<Orphans>> orphans_;  ///< chunks of streams not listed yet
-  std::unordered_map<StreamId, Node*> refused_;                     ///< listed streams that nobody here wants
-  std::set<StreamId> suspects_;                                     ///< streams that may have a gap
+  struct HeldBack {
+    RangeBuffer::Piece piece;
+    MonoTime since;
+  };
+  std::optional<HeldBack> held_back_;  ///< one for which there is no room until its stream is listed
+  bool impatient_ = false;             ///< what has no room is thrown away until the next listing: the last was late
+  std::unordered_map<StreamId, Node*> refused_;  ///< listed streams that nobody here wants
+  std::set<StreamId> suspects_;                  ///< streams that may have a gap
   SubscriberCounters counters_;
   std::mt19937_64 random_;
   std::uint64_t next_request_ = 1;

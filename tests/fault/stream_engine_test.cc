@@ -639,6 +639,38 @@ TEST_F(StreamEngineTest, PendingBytesOfAllStreamsAreBoundedTogether) {
   expect_everything_arrives();
 }
 
+TEST_F(StreamEngineTest, WhatHasNoRoomUntilItIsListedWaitsForThat) {
+  begin(1);
+  RecordingConsumer& c = consumer("c", 30'000);
+  connect(c);
+  run(100ms);
+  c.link.faults = {.delay = 40ms};
+  for (int i = 0; i < 5; ++i) append(stream(), 20'000);
+  run(10ms);
+  EXPECT_TRUE(c.subscriber().holds_back());
+  expect_everything_arrives();
+  EXPECT_EQ(c.subscriber().counters().dropped_no_room, 0U);
+  EXPECT_EQ(c.subscriber().counters().bytes_fetched, 0U);
+}
+
+TEST_F(StreamEngineTest, ListingsThatDoNotComeAreNotWaitedForLong) {
+  begin(1);
+  RecordingConsumer& c = consumer("c", 30'000);
+  connect(c);
+  Truth& known = stream();
+  run(100ms);
+  c.link.faults = {.drop = 1};
+  for (int i = 0; i < 5; ++i) append(stream(), 20'000);
+  append(known, 5000);
+  run(80ms);
+  EXPECT_EQ(c.subscriber().counters().dropped_no_room, 0U);
+  run(80ms);
+  EXPECT_GT(c.subscriber().counters().dropped_no_room, 0U);
+  EXPECT_EQ(c.of(known.info.stream)->cursor(), FileOffset{5000});
+  c.link.faults = {};
+  expect_everything_arrives();
+}
+
 TEST_F(StreamEngineTest, ChunksOfStreamsThatAreNotWantedAreNotKept) {
   begin(1);
   SubscriberConfig config;
