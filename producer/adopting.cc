@@ -229,7 +229,12 @@ Verdict Tailer::judge_as(StreamId id, Newcomer& newcomer, const Place& place) {
       KnownStream stream = known(tracked->file.fingerprint(), State::kReadable, kin);
       stream.original = &*original;
       const Verdict verdict = newcomer.compare(stream);
-      if (verdict == Verdict::kStranger || !look->deleted()) return verdict;
+      if (verdict == Verdict::kStranger) {
+        // Who copies and truncates may have done the latter since the look: what was compared is not what was copied.
+        const auto after = FileContent::borrow(tracked->file.fd());
+        return after && after->size() < look->size ? judge_as(id, newcomer, place) : verdict;
+      }
+      if (!look->deleted()) return verdict;
       // Who compresses a file deletes it then: it was this one, however short it is.
       const Verdict copy = place.archive != nullptr && kin ? Verdict::kCopy : verdict;
       const bool whole = place.content.size() >= original->size();
