@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "producer/adoption.h"
+#include "producer/file_system.h"
 #include "producer/tracked.h"
 
 namespace fantail {
@@ -101,7 +102,7 @@ bool Tailer::becomes_stream(const std::string& path, const std::string& name, Fi
   switch (*verdict) {
     case Verdict::kBacking: return false;
     case Verdict::kCopy: {
-      auto record = describe_copy(path, key, of);
+      auto record = describe_copy(path, key, of, size);
       if (!record) return true;
       if (copies_.find(key) == nullptr) {
         log::info("a copy of what is sent already", {{"path", path}, {"stream", of}});
@@ -135,7 +136,7 @@ bool Tailer::is_known_copy(const std::string& path, FileKey key, std::uint64_t s
   if (!still && now_ - copy->seen < kStillCopying && is_copy_still(copy->record, path, true)) {
     // It was still growing when its original was truncated.
     if (original != nullptr && original->gone && size <= original->file.fingerprint().cursor.raw) {
-      if (auto record = describe_copy(path, key, copy->record.stream)) {
+      if (auto record = describe_copy(path, key, copy->record.stream, size)) {
         copies_.update(std::move(*record));
         still = true;
       }
@@ -217,6 +218,7 @@ Verdict Tailer::judge_as(StreamId id, Newcomer& newcomer, const Place& place) {
     if (look && tracked->file.archive_rest()) {
       return newcomer.compare(known(tracked->file.fingerprint(), State::kOver, kin));
     }
+    if (look && look->deleted() && began_anew(*tracked, place.path)) return Verdict::kStranger;
     if (look) {
       auto original = FileContent::borrow(tracked->file.fd());
       if (!original) return Verdict::kStranger;
@@ -244,9 +246,19 @@ Verdict Tailer::judge_as(StreamId id, Newcomer& newcomer, const Place& place) {
     }
   }
   tracked = find(id);
-  if (tracked == nullptr) return Verdict::kStranger;
+  if (tracked == nullptr || began_anew(*tracked, place.path)) return Verdict::kStranger;
   const State state = tracked->gone ? State::kOver : State::kAway;
   return newcomer.compare(known(tracked->file.fingerprint(), state, kin));
+}
+
+/// Whether the file that is at the stream's own path was begun there after the stream's file had been deleted: however
+/// alike the two are, it is no copy. Not known of what happened while nobody looked. Who saves a longer file by
+/// renaming it over the old one has begun that before.
+bool Tailer::began_anew(const Tracked& tracked, const std::string& path) const {
+  if (!tracked.seen || path != tracked.file.path()) return false;
+  const auto begun = birth_of(path);
+  const auto deleted = tracked.file.is_open() ? last_change_of(tracked.file.fd()) : std::nullopt;
+  return !begun || !deleted || *begun >= *deleted;
 }
 
 /// Files that have waited long enough are streams of their own.
@@ -354,7 +366,7 @@ bool Tailer::find_copy(Tracked& tracked, wire::LossReason reason, bool siblings)
   std::uint64_t longest_size = 0;
   for (const auto& place : places) {
     const auto& [key, path] = place;
-    if (key == tracked.key) continue;
+    if (key == tracked.key || began_anew(tracked, path)) continue;
     if (const auto other = by_key_.find(key); other != by_key_.end()) {
       // Its inode may have been used again for the copy, while nobody looked.
       const Tracked* owner = find(other->second);
@@ -463,7 +475,7 @@ bool Tailer::adopt(Tracked& tracked, const Place& place, wire::LossReason reason
     // How the stream ends is told when it was read to there. On record as a copy, too: so it is known for one that
     // took the place of a file, and is not sent after the stream is forgotten.
     tracked.seen_to = seen;
-    if (auto record = describe_copy(path, key, id)) copies_.put(std::move(*record), now_, counters_.walks);
+    if (auto record = describe_copy(path, key, id, file.file_bytes())) copies_.put(std::move(*record), now_, counters_.walks);
     link_path(tracked);
     refresh(tracked);
   } else if (seen.raw > look->size || head_was_another) {
@@ -488,7 +500,7 @@ void Tailer::leave_copy(const Tracked& tracked) {
   const std::string& path = tracked.file.path();
   const auto there = key_of(path);
   if (!there || *there != tracked.key || discovery_.selection_of(path) == nullptr) return;
-  if (auto record = describe_copy(path, tracked.key, tracked.id)) {
+  if (auto record = describe_copy(path, tracked.key, tracked.id, tracked.copied_to->raw)) {
     copies_.put(std::move(*record), now_, counters_.walks);
   }
 }

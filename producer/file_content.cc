@@ -34,10 +34,9 @@ Result<std::size_t> FileContent::read_at(std::uint64_t offset, std::span<std::by
   return pread_fully(fd_, buffer, offset);
 }
 
-Result<CopyRecord> describe_copy(const std::string& path, FileKey key, StreamId stream) {
+Result<CopyRecord> describe_copy(const std::string& path, FileKey key, StreamId stream, std::uint64_t size) {
   TailedFile file(path, key, {});
-  const auto end = file.skip_to_end();
-  if (!end) return tl::unexpected(end.error());
+  if (auto ok = file.skip_to(FileOffset{size}); !ok) return tl::unexpected(ok.error());
   return CopyRecord{key, path, stream, file.fingerprint()};
 }
 

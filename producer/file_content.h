@@ -35,8 +35,9 @@ struct CopyRecord {
   Fingerprint fingerprint;  ///< at its end
 };
 
-/// Of the file as it is now. An error if it cannot be read.
-Result<CopyRecord> describe_copy(const std::string& path, FileKey key, StreamId stream);
+/// Of its first `size` bytes, those that were compared: what was appended since then makes it another file, see
+/// is_copy_still(). An error if they cannot be read.
+Result<CopyRecord> describe_copy(const std::string& path, FileKey key, StreamId stream, std::uint64_t size);
 /// Whether the file at `path` still holds those bytes and no others; `or_more`: it may have grown.
 bool is_copy_still(const CopyRecord& copy, const std::string& path, bool or_more = false);
 

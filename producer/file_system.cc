@@ -1,5 +1,7 @@
 #include "producer/file_system.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
@@ -26,6 +28,8 @@ constexpr std::array<std::uint32_t, 14> kNetworkKinds = {
     0x01161970,  // GFS2
 };
 
+WallTime from(std::int64_t seconds, std::int64_t nanoseconds) { return {seconds * 1'000'000'000 + nanoseconds}; }
+
 }  // namespace
 
 bool is_network_file_system(std::uint32_t kind) {
@@ -35,6 +39,20 @@ bool is_network_file_system(std::uint32_t kind) {
 bool on_network_file_system(const std::string& directory) {
   struct statfs status {};
   return ::statfs(directory.c_str(), &status) == 0 && is_network_file_system(static_cast<std::uint32_t>(status.f_type));
+}
+
+std::optional<WallTime> birth_of(const std::string& path) {
+  struct statx status {};
+  if (::statx(AT_FDCWD, path.c_str(), 0, STATX_BTIME, &status) != 0 || (status.stx_mask & STATX_BTIME) == 0) {
+    return std::nullopt;
+  }
+  return from(status.stx_btime.tv_sec, status.stx_btime.tv_nsec);
+}
+
+std::optional<WallTime> last_change_of(int fd) {
+  struct stat status {};
+  if (::fstat(fd, &status) != 0) return std::nullopt;
+  return from(status.st_ctim.tv_sec, status.st_ctim.tv_nsec);
 }
 
 }  // namespace fantail

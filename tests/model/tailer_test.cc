@@ -1,8 +1,19 @@
+#include <fcntl.h>
+
+#include "producer/file_system.h"
 #include "tests/model/tailer_model.h"
 
 // What a Tailer does with one file or two, each told step by step.
 namespace fantail {
 namespace {
+
+/// By the clock that files are stamped with.
+WallTime last_tick() {
+  static const test::ScratchDirectory directory;
+  test::append(directory / "clock", "x");
+  const UniqueFd fd(::open((directory / "clock").c_str(), O_RDONLY | O_CLOEXEC));
+  return last_change_of(fd.get()).value();
+}
 
 TEST_F(TailerModelTest, WhatWasHeldAfterItsFileWasDeletedIsRecordedAsLostWhenTheProducerDies) {
   begin(1, "*.log");
@@ -440,6 +451,49 @@ TEST_F(TailerModelTest, ACopyThatLacksTheEndOfWhatWasReadIsKnownAfterAKill) {
   settle();
   expect_all_that_there_was();
   EXPECT_EQ(consumer->received().size(), 2U);
+}
+
+TEST_F(TailerModelTest, AFileThatIsDeletedAndBegunAnewWithTheSameBytesIsAnotherStream) {
+  for (const std::size_t size : {20U, 10'000U}) {
+    for (const Duration gap : {0ms, 300ms, 5000ms}) {
+      for (const bool begun_empty : {true, false}) {
+        begin(1, "*.log");
+        SCOPED_TRACE(std::to_string(size) + " bytes, after " + std::to_string(to_milliseconds(gap)) + " ms");
+        const std::string text = chance->text(size);
+        append("a.log", text);
+        settle();
+        std::filesystem::remove(path("a.log"));
+        if (gap > 0ms) run(gap);
+        test::append(path("a.log"), begun_empty ? "" : text);
+        if (begun_empty) {
+          run(100ms);
+          test::append(path("a.log"), text);
+        }
+        settle(5s);
+        EXPECT_EQ(consumer->received().size(), 2U);
+        for (const auto& [id, received] : consumer->received()) {
+          EXPECT_EQ(received.bytes, text);
+          EXPECT_TRUE(received.losses.empty());
+        }
+        end();
+      }
+    }
+  }
+}
+
+TEST_F(TailerModelTest, ALongerFileThatIsRenamedOverTheOldOneContinuesIt) {
+  begin(1, "*.log");
+  append("a.log", chance->text(10'000));
+  settle();
+  const std::string longer = incarnations[0]->bytes + "and more";
+  test::append(path("saved"), longer);
+  // Told apart by the file system's clock: a file that is begun after the other was deleted is no copy of it.
+  for (const auto begun = birth_of(path("saved")); begun && last_tick() <= *begun;) {
+  }
+  std::filesystem::rename(path("saved"), path("a.log"));
+  settle(5s);
+  ASSERT_EQ(consumer->received().size(), 1U);
+  EXPECT_EQ(consumer->received().begin()->second.bytes, longer);
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "common/base/digest.h"
+#include "producer/file_content.h"
+#include "tests/support/scratch_directory.h"
 #include "tests/support/seeded.h"
 
 namespace fantail {
@@ -112,6 +114,23 @@ TEST(KinTest, NamesThatRotatingMakesOfOneAreRelated) {
   for (const char* name : {"/x/apple.log", "/x/other.log", "/x/ap", "/x/.log"}) {
     EXPECT_FALSE(are_kin(name, "/x/app.log")) << name;
   }
+}
+
+TEST(CopyRecordTest, WhatWasAppendedAfterTheCopyWasComparedMakesItAnotherFile) {
+  const test::ScratchDirectory directory;
+  const std::string path = directory / "copy";
+  const std::string compared(8192, 'h');
+  test::append(path, compared);
+  const FileKey key = key_of(path).value();
+  const auto as_compared = describe_copy(path, key, {1, 1}, compared.size());
+  ASSERT_TRUE(as_compared);
+  EXPECT_TRUE(is_copy_still(*as_compared, path));
+  test::append(path, "its own");
+  const auto late = describe_copy(path, key, {1, 1}, compared.size());
+  ASSERT_TRUE(late);
+  EXPECT_FALSE(is_copy_still(*late, path));
+  EXPECT_TRUE(is_copy_still(*late, path, true));
+  EXPECT_FALSE(describe_copy(path, key, {1, 1}, compared.size() + 100)) << "shorter than what was compared";
 }
 
 }  // namespace
