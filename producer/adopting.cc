@@ -375,6 +375,7 @@ bool Tailer::find_copy(Tracked& tracked, wire::LossReason reason, bool siblings)
       if (const auto mark = owner->file.archive_mark()) theirs.read_archive(archive_budget_, mark);
       if (theirs.look(true)) continue;
     }
+    if (is_copy_of_another(tracked, key, path)) continue;
     auto file = FileContent::open(path, key);
     if (!file) continue;
     ArchiveContent* archive = nullptr;
@@ -393,6 +394,15 @@ bool Tailer::find_copy(Tracked& tracked, wire::LossReason reason, bool siblings)
   if (longest_archive != nullptr) return adopt(tracked, {path, key, *longest_archive, longest_archive}, reason);
   auto file = FileContent::open(path, key);
   return file && adopt(tracked, {path, key, *file}, reason);
+}
+
+/// On record as that, and the other stream has its file: that has all of it.
+bool Tailer::is_copy_of_another(const Tracked& tracked, FileKey key, const std::string& path) const {
+  const KnownCopies::Copy* copy = copies_.find(key);
+  if (copy == nullptr || copy->record.stream == tracked.id) return false;
+  const auto other = tracked_.find(copy->record.stream);
+  const bool there = other != tracked_.end() && !other->second->gone && !missing_.contains(other->first);
+  return there && is_copy_still(copy->record, path);
 }
 
 /// Whether the stream, whose file is gone, can go on there. An archive that may be the place is read through first.
@@ -475,7 +485,8 @@ bool Tailer::adopt(Tracked& tracked, const Place& place, wire::LossReason reason
     // How the stream ends is told when it was read to there. On record as a copy, too: so it is known for one that
     // took the place of a file, and is not sent after the stream is forgotten.
     tracked.seen_to = seen;
-    if (auto record = describe_copy(path, key, id, file.file_bytes())) copies_.put(std::move(*record), now_, counters_.walks);
+    if (auto record = describe_copy(path, key, id, file.file_bytes()))
+      copies_.put(std::move(*record), now_, counters_.walks);
     link_path(tracked);
     refresh(tracked);
   } else if (seen.raw > look->size || head_was_another) {

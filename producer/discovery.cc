@@ -160,7 +160,10 @@ bool Discovery::watch_if_link(const std::string& path) {
   struct stat status {};
   if (::lstat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode)) return false;
   const bool is_link = S_ISLNK(status.st_mode);
-  if (is_link && ::stat(path.c_str(), &status) != 0) return false;
+  if (is_link && ::stat(path.c_str(), &status) != 0) {
+    await_target(path);
+    return false;
+  }
   if (S_ISDIR(status.st_mode)) return true;
   if (selection_of(path) == nullptr) return false;
   if (S_ISREG(status.st_mode)) {
@@ -182,15 +185,24 @@ void Discovery::check_links(Changes& changes) {
   check_roots(changes);
   for (const auto& [path, watched] : std::map(links_)) {
     const FileId target = id_of(path);
-    if (target == watched.id) continue;
+    if (target == watched.id) {
+      struct stat link {};
+      if (target == FileId{} && ::lstat(path.c_str(), &link) != 0) forget_link(path);
+      continue;
+    }
     changes.touched.insert(path);
     changes.arrived.insert(path);
     forget_link(path);
     watch_if_link(path);
-    struct stat status {};
-    const bool is_link = ::lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode);
-    if (is_link) links_.try_emplace(path, Watched{-1, target});  // to see it lead somewhere again
+    await_target(path);
   }
+}
+
+/// To see that a link which leads nowhere leads somewhere: what is made there tells nobody of the link.
+void Discovery::await_target(const std::string& path) {
+  struct stat status {};
+  const bool is_link = ::lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode);
+  if (inotify_ && is_link && selection_of(path) != nullptr) links_.try_emplace(path, Watched{-1, id_of(path)});
 }
 
 /// Directories to begin in may be reached through links, and those are in directories that nobody watches.
@@ -259,7 +271,10 @@ void Discovery::walk(const std::string& directory, int depth, Walk& state) {
     bool is_directory = entry->d_type == DT_DIR;
     bool is_file = entry->d_type == DT_REG;
     if (!is_directory && !is_file) {
-      if (::stat(path.c_str(), &status) != 0) continue;
+      if (::stat(path.c_str(), &status) != 0) {
+        await_target(path);
+        continue;
+      }
       is_directory = S_ISDIR(status.st_mode);
       is_file = S_ISREG(status.st_mode);
     }

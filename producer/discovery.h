@@ -77,6 +77,7 @@ class Discovery {
   void watch_directory(const std::string& directory, FileId id);
   void forget_directory(const std::string& directory);
   /// Tells of changes of the file behind a symbolic link, which its directory's watch does not see.
+  void await_target(const std::string& path);
   void watch_link(const std::string& path, FileId target);
   void forget_link(const std::string& path);
   /// Whether a link to a directory, or one, is there.

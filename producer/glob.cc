@@ -195,14 +195,23 @@ Result<Glob> Glob::parse(std::string_view pattern) {
                                                          " alternatives; use *, or several patterns"
                                                    : std::string("'{' without '}'; write \\{ for the brace itself")));
   }
-  for (const auto& text : expanded) {
+  const auto add = [&](const std::string& text) -> Result<bool> {
     auto alternative = to_alternative(text, pattern);
     if (!alternative) return tl::unexpected(alternative.error());
+    const bool literal = split(alternative->root).size() == alternative->components.size();
     // The last component names files, so looking starts at its directory at the latest.
     std::string root = alternative->root;
-    if (split(root).size() == alternative->components.size()) root = std::filesystem::path(root).parent_path().string();
+    if (literal) root = std::filesystem::path(root).parent_path().string();
     if (std::find(impl->roots.begin(), impl->roots.end(), root) == impl->roots.end()) impl->roots.push_back(root);
     impl->alternatives.push_back(std::move(*alternative));
+    return literal;
+  };
+  for (const auto& text : expanded) {
+    const auto literal = add(text);
+    if (!literal) return tl::unexpected(literal.error());
+    // It may be a directory by the time that it is there.
+    if (!*literal) continue;
+    if (const auto below = add(text + "/**"); !below) return tl::unexpected(below.error());
   }
   return Glob(std::move(impl));
 }

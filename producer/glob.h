@@ -12,7 +12,7 @@ namespace fantail {
 
 /// A shell-like path pattern over absolute paths: `*`, `?`, `[a-z]`, `[!a]`, `{a,b}` and `**` for any number of
 /// directories. As in a shell, wildcards do not match a leading dot. A pattern that names a directory takes every file
-/// below it.
+/// below it, whether the directory is there already or comes later.
 class Glob {
  public:
   /// Makes `pattern` absolute against the working directory. kInvalid names what is wrong with it.

@@ -156,6 +156,7 @@ class Tailer final : public PublisherEvents {
   void settle_pending();
   bool find_elsewhere(Tracked& tracked);
   bool find_copy(Tracked& tracked, wire::LossReason reason, bool siblings);
+  bool is_copy_of_another(const Tracked& tracked, FileKey key, const std::string& path) const;
   bool began_anew(const Tracked& tracked, const std::string& path) const;
   bool fits(const Tracked& tracked, const Place& place, wire::LossReason reason);
   void lose_file(Tracked& tracked, wire::LossReason reason);

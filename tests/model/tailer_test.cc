@@ -496,5 +496,24 @@ TEST_F(TailerModelTest, ALongerFileThatIsRenamedOverTheOldOneContinuesIt) {
   EXPECT_EQ(consumer->received().begin()->second.bytes, longer);
 }
 
+TEST_F(TailerModelTest, AKnownCopyIsNotTakenByAnotherStreamWhoseFileIsDeleted) {
+  begin(1, "*.log*");
+  append("a.log", chance->text(1000));
+  settle();
+  std::filesystem::copy_file(path("a.log"), path("a.log.1"));  // short: a stream of its own after a while
+  settle(5s);
+  ASSERT_EQ(consumer->received().size(), 2U);
+  append("a.log", chance->text(50'000));
+  settle();
+  std::filesystem::copy_file(path("a.log"), path("a.log.2"));
+  settle();
+  std::filesystem::remove(path("a.log.1"));
+  settle(10s);
+  ASSERT_EQ(consumer->received().size(), 2U);
+  std::vector<std::size_t> sizes;
+  for (const auto& [id, received] : consumer->received()) sizes.push_back(received.bytes.size());
+  EXPECT_THAT(sizes, testing::UnorderedElementsAre(1000, 51'000));
+}
+
 }  // namespace
 }  // namespace fantail

@@ -268,6 +268,34 @@ TEST_F(DiscoveryTest, GrowthBehindALinkIsSeen) {
   EXPECT_TRUE(touched("links/a.log"));
 }
 
+TEST_F(DiscoveryTest, ALinkThatLeadsNowhereIsSeenToLeadSomewhere) {
+  touch("elsewhere/other");
+  fs::create_directory(files / "links");
+  fs::create_symlink(files / "elsewhere/real", files / "links/a.log");
+  look_for({"links/*.log"});
+  scan();
+  fs::create_symlink(files / "elsewhere/real", files / "links/b.log");
+  ASSERT_TRUE(arrived("links/b.log"));
+  for (int i = 0; i < 2; ++i) {
+    changes = {};
+    discovery->check_links(changes);
+    EXPECT_TRUE(changes.arrived.empty());
+    touch("elsewhere/real");
+    discovery->check_links(changes);
+    EXPECT_THAT(changes.arrived, testing::UnorderedElementsAre(files / "links/a.log", files / "links/b.log"));
+    fs::remove(files / "elsewhere/real");
+    discovery->check_links(changes);
+  }
+}
+
+TEST_F(DiscoveryTest, ADirectoryThatAPatternNamesMayComeLater) {
+  look_for({"app"});
+  EXPECT_THAT(scan(), ElementsAre());
+  touch("app/sub/a.log");
+  EXPECT_TRUE(rescan_wanted());
+  EXPECT_THAT(scan(), ElementsAre("app/sub/a.log"));
+}
+
 TEST_F(DiscoveryTest, PollingSeesEverythingByScanOnly) {
   look_for({"*.log"}, {}, true);
   EXPECT_TRUE(discovery->polling());

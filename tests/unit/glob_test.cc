@@ -74,6 +74,18 @@ TEST(GlobTest, ADirectoryTakesEveryFileBelowIt) {
   EXPECT_TRUE(glob->matches(directory / "b/c"));
 }
 
+TEST(GlobTest, WhatIsNotThereYetMayComeAsAFileOrAsADirectory) {
+  const test::ScratchDirectory directory;
+  for (const char* end : {"later", "later/"}) {
+    const auto glob = Glob::parse(directory / end);
+    ASSERT_TRUE(glob);
+    EXPECT_TRUE(glob->matches(directory / "later"));
+    EXPECT_TRUE(glob->matches(directory / "later/b/c"));
+    EXPECT_FALSE(glob->matches(directory / "late"));
+    EXPECT_FALSE(glob->matches(directory / "later2/c"));
+  }
+}
+
 TEST(GlobTest, KnowsWhereToLook) {
   const auto glob = Glob::parse("/v/{a,b}/*/x.log");
   ASSERT_TRUE(glob);
@@ -82,7 +94,7 @@ TEST(GlobTest, KnowsWhereToLook) {
   EXPECT_FALSE(glob->places_of("/v/a/sub").empty());
   EXPECT_TRUE(glob->places_of("/v/c").empty());
   EXPECT_TRUE(glob->places_of("/v/a/sub/deeper").empty());
-  EXPECT_THAT(Glob::parse("/v/x.log")->roots(), testing::ElementsAre("/v"));
+  EXPECT_THAT(Glob::parse("/v/x.log")->roots(), testing::ElementsAre("/v", "/v/x.log"));
 }
 
 TEST(GlobTest, DirectoriesWithTheSamePlacesHaveTheSameMatchesBelow) {
