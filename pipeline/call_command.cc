@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "common/base/program.h"
+#include "common/base/text.h"
 #include "common/json/json.h"
 #include "common/rpc/rpc_client.h"
 #include "common/rpc/worker_host.h"
@@ -55,6 +56,15 @@ struct Calling {
         out.emplace_back("METHOD must have 1 to 255 bytes");
       }
     }
+    // Requests are JSON.
+    for (const auto* texts : {&args, &kwargs}) {
+      for (const auto& text : *texts) {
+        if (!is_utf8(text))
+          out.push_back("--arg or --kwarg '" + printable(text) + "': is no UTF-8; encode it, as base64 for instance");
+      }
+    }
+    if (!is_utf8(type)) out.push_back("--type '" + printable(type) + "': is no UTF-8");
+    if (!out.empty()) return out;
     arguments = {{"args", Json::array()}, {"kwargs", Json::object()}};
     for (const auto& text : args) arguments["args"].push_back(value_of(text));
     for (const auto& text : kwargs) {

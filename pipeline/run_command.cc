@@ -147,7 +147,9 @@ class LocalRun {
       distributor_->add_to(waiter);
       collector_->add_to(waiter);
       workers_->add_to(waiter);
-      MonoTime until = std::min({distributor_->due(now), collector_->due(now), report_->due()});
+      MonoTime until = report_->due();
+      if (!distributor_->ended()) until = std::min(until, distributor_->due(now));  // else only stdout is waited for
+      if (!collector_->ended()) until = std::min(until, collector_->due(now));
       const CollectedRun* results = collector_->current();
       if (results != nullptr && !printer_.complete(*results)) until = std::min<MonoTime>(until, now + 10ms);
       waiter.wait(until - now);
@@ -194,8 +196,10 @@ class LocalRun {
 
   int code() const {
     const auto p = distributor_->board().progress();
-    if (distributor_->complete() && p.dead == 0) return kOk;
-    if (!distributor_->complete()) {
+    // --halt may come with the last of them.
+    const bool complete = distributor_->complete() || (distributor_->knows_all_jobs() && p.acknowledged == p.known);
+    if (complete && p.dead == 0) return kOk;
+    if (!complete) {
       log::say("fantail-pipeline: ended before it was complete: " + std::to_string(p.acknowledged) + " of " +
                std::to_string(p.known) + " jobs are done" +
                (running_.state_dir.empty() ? "" : "; run it again to go on"));

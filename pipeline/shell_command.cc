@@ -13,6 +13,8 @@
 #include <cerrno>
 #include <vector>
 
+#include "common/base/text.h"
+
 namespace fantail::pipeline {
 namespace {
 
@@ -126,7 +128,12 @@ Status Running::start() {
   ::posix_spawnattr_destroy(&attributes);
   if (error != 0) {
     pid_ = -1;
-    return fail_errno(error, "cannot start '" + command_.text + "'");
+    if (error == E2BIG) {
+      return fail(ErrorCode::kInvalid,
+                  "cannot start it: with its line the command has " + std::to_string(command_.text.size()) +
+                      " bytes, more than the system takes; the line comes on stdin, too: leave out {}");
+    }
+    return fail_errno(error, "cannot start '" + std::string(utf8_prefix(command_.text, 200)) + "'");
   }
   keeper_.began(pid_);
   in_.theirs = {};

@@ -175,7 +175,9 @@ Result<std::vector<Task>> TaskOptions::open_job_file() const {
   const int error = errno;
   std::ostringstream text;
   if (std::filesystem::is_directory(job_file)) return bad("is a directory");
-  if (!in || !(text << in.rdbuf())) return bad("cannot be read: " + std::generic_category().message(error));
+  if (!in) return bad("cannot be read: " + std::generic_category().message(error));
+  if (in.peek() == std::ifstream::traits_type::eof()) return bad(R"(is empty; it must be {"tasks": [...]})");
+  text << in.rdbuf();
   if (text.view().size() > kMostJobFile) return bad("is larger than 64 MiB; put the jobs into a file of lines");
   const auto value = parse_json(text.view());
   if (!value) return bad(value.error().context);

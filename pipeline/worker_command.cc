@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/base/program.h"
+#include "common/base/text.h"
 #include "common/rpc/rpc_worker.h"
 #include "common/transport/endpoint.h"
 #include "pipeline/command_keeper.h"
@@ -79,6 +80,12 @@ struct Working {
         if (other.name == method->name) out.push_back("--method " + printable(method->name) + ": given twice");
       }
       commands.push_back(std::move(*method));
+    }
+    std::vector<std::string> told = types;  // in JSON
+    told.push_back(name);
+    for (const auto& text : methods) told.push_back(text.substr(0, text.find('=')));
+    for (const auto& text : told) {
+      if (!is_utf8(text)) out.push_back("'" + printable(text) + "': names and types must be UTF-8");
     }
     for (const auto& type : types) {
       if (type.size() > wire::kMaxNameBytes) out.emplace_back("--type: has at most 255 bytes");

@@ -9,6 +9,8 @@ namespace fantail {
 
 /// Whether it is well-formed UTF-8 (Unicode 15, table 3-7).
 bool is_utf8(std::string_view text);
+/// At most so many bytes of a text, and no part of a character at their end.
+std::string_view utf8_prefix(std::string_view text, std::size_t bytes);
 
 /// Appends `bytes` as base64 (RFC 4648, section 4), with padding.
 void append_base64(std::string& out, std::string_view bytes);

@@ -35,13 +35,15 @@ bool deeper_than(std::string_view text, std::size_t limit) {
 
 namespace {
 
-/// What the library says, without its own numbering.
+/// What the library says, without its own numbering; it quotes all of what it could not read.
 std::string sentence(const char* what) {
+  constexpr std::size_t kLongest = 300;
   const std::string_view whole = what;
   const auto end = whole.find("] ");
   std::string text;
-  // It quotes what it could not read, which may be no text.
+  // Which may be no text.
   for (const char c : end == std::string_view::npos ? whole : whole.substr(end + 2)) {
+    if (text.size() >= kLongest) return text + "...";
     text += static_cast<unsigned char>(c) < 0x80 ? printable({&c, 1}) : std::string("?");
   }
   return text;

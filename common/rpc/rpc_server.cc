@@ -4,12 +4,14 @@
 #include <vector>
 
 #include "common/base/digest.h"
+#include "common/base/text.h"
 
 namespace fantail::rpc {
 namespace {
 
 // One peer can have so many requests open; more is refused, because each costs memory until it is answered.
 constexpr std::size_t kMaxOpenRequests = 4096;
+constexpr std::size_t kMostFailureBytes = wire::kMaxHeaderBytes / 4;  // of its message, and of its trace
 
 }  // namespace
 
@@ -48,7 +50,11 @@ void RpcServer::answer(const Caller& caller, std::string_view result, std::optio
 void RpcServer::reply(const Caller& caller, std::string_view result) { answer(caller, result, std::nullopt); }
 
 void RpcServer::fail(const Caller& caller, std::string_view type, std::string_view message, std::string_view trace) {
-  answer(caller, {}, wire::Failure{caller.request, std::string(type), std::string(message), std::string(trace)});
+  // A failure is a header, and whoever gets one that is too large throws it away: nobody would be told.
+  answer(caller, {},
+         wire::Failure{caller.request, std::string(utf8_prefix(type, wire::kMaxNameBytes)),
+                       std::string(utf8_prefix(message, kMostFailureBytes)),
+                       std::string(utf8_prefix(trace, kMostFailureBytes))});
 }
 
 bool RpcServer::has_room(const Caller& caller) const {

@@ -20,6 +20,7 @@ class RecordingPort final : public ControlPort {
   bool send(PeerId peer, std::span<const std::byte> header, Frame payload) override {
     if (full) return false;
     const auto envelope = wire::open_envelope({}, header, payload.bytes());
+    if (!envelope) return sent.push_back("refused: " + envelope.error().context), true;
     std::string text = std::to_string(peer.raw) + " ";
     if (envelope->kind == wire::Kind::kReply) {
       const auto m = wire::decode_reply(envelope->body, payload.bytes()).value();
@@ -82,6 +83,14 @@ TEST_F(RpcServerTest, PartialAnswersAreNumbered) {
   EXPECT_TRUE(server.partial(callers[0], Frame::copy_of(std::string_view("y"))));
   server.reply(callers[0], "z");
   EXPECT_THAT(port.sent, ElementsAre("1 7.0+ x", "1 7.1+ y", "1 7.2 z"));
+}
+
+TEST_F(RpcServerTest, AFailureThatIsTooLongIsCutAndArrives) {
+  request(kPeer, 7);
+  const std::string text(1'000'000, 'x');
+  server.fail(callers[0], text, text, text);
+  ASSERT_EQ(port.sent.size(), 1U);
+  EXPECT_EQ(port.sent[0], "1 7 failed: " + text.substr(0, wire::kMaxNameBytes));
 }
 
 TEST_F(RpcServerTest, OnlyOneFinalAnswerIsSent) {

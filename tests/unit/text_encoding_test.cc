@@ -81,6 +81,14 @@ TEST(TextEncodingTest, WhatIsNoTextIsReplacedAndCounted) {
   EXPECT_EQ(decoded(TextEncoding::kPlain, "\xFF"), (Decoded{"\xFF", 0}));
 }
 
+TEST(TextTest, APrefixEndsWithACharacter) {
+  EXPECT_EQ(utf8_prefix("abc", 3), "abc");
+  EXPECT_EQ(utf8_prefix("abc", 2), "ab");
+  EXPECT_EQ(utf8_prefix("a\u00e4b", 3), "a\u00e4");
+  EXPECT_EQ(utf8_prefix("a\u00e4b", 2), "a");
+  EXPECT_EQ(utf8_prefix("\U0001F600", 3), "");
+}
+
 TEST(TextEncodingTest, ABeginningEndsWithACharacter) {
   EXPECT_EQ(whole_characters(TextEncoding::kUtf8, "ab\U0001F600", 5), 2);
   EXPECT_EQ(whole_characters(TextEncoding::kUtf8, "ab\U0001F600", 6), 6);
