@@ -52,8 +52,9 @@ int distribute(int argc, const char* const* argv, const Command& command) {
   hooks.on_acknowledged = [&](const Acknowledgement& ack) {
     report->on_acknowledged(*distributor, ack, distributor->job_text(ack.job).value_or(""));
   };
-  hooks.on_dead = [&](JobId job, int exit, const std::string&) {
-    if (distributor != nullptr) report->on_dead(*distributor, job, exit, distributor->job_text(job).value_or(""));
+  hooks.on_dead = [&](JobId job, int exit, const std::string& letter) {
+    if (distributor != nullptr)
+      report->on_dead(*distributor, job, exit, letter, distributor->job_text(job).value_or(""));
   };
   auto opened = Distributor::open(config, std::move(*jobs), std::move(hooks));
   if (!opened) return refuse(command, opened.error());

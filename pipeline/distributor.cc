@@ -246,7 +246,7 @@ bool Distributor::hand_out_to(const Taker& taker, Worker& worker, MonoTime now) 
 }
 
 void Distributor::settle(JobId job, JobBoard::Verdict verdict, const std::string& worker, int exit,
-                         std::string_view error) {
+                         std::string_view error, double seconds) {
   if (verdict == JobBoard::Verdict::kIgnored) return;
   ++failures_;
   const auto past = board_->past(job);
@@ -268,6 +268,8 @@ void Distributor::settle(JobId job, JobBoard::Verdict verdict, const std::string
                                       {"failures", past->failures},
                                       {"crashes", past->crashes},
                                       {"worker", shown(worker)},
+                                      {"started", static_cast<double>(wall_now().ns) / 1e9 - seconds},
+                                      {"seconds", seconds},
                                       {"exit", exit},
                                       {"error", shown(error)},
                                       {"job", text ? shown(*text) : text.error().context},

@@ -120,7 +120,9 @@ class Distributor final : private ControlEvents {
   std::size_t look_for_jobs();
   std::size_t hand_out(MonoTime now);
   bool hand_out_to(const Taker& taker, Worker& worker, MonoTime now);
-  void settle(JobId job, JobBoard::Verdict verdict, const std::string& worker, int exit, std::string_view error);
+  /// `seconds`: that the last attempt took, where that is known.
+  void settle(JobId job, JobBoard::Verdict verdict, const std::string& worker, int exit, std::string_view error,
+              double seconds = 0);
   void watch(JobId job, const Worker& worker, std::size_t held_before, MonoTime now);
   void look_for_hung(MonoTime now);
   void end_claims(MonoTime now);

@@ -92,7 +92,7 @@ void Distributor::report(const rpc::Caller& caller, std::string_view arguments) 
     if (failure.job.task >= tasks_.size()) continue;
     watch_.unwatch(failure.job);
     settle(failure.job, board_->failed(worker->second.id, failure.job, now), worker->second.name, failure.exit,
-           failure.error);
+           failure.error, failure.seconds);
   }
   for (const JobId job : message->returned) {
     if (job.task < tasks_.size()) board_->returned(worker->second.id, job, now);

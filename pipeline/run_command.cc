@@ -67,8 +67,9 @@ std::string dead_line(const std::string& letter) {
   auto value = parse_json(letter);
   if (!value || !value->is_object()) return letter;
   return R"({"id":)" + to_text((*value)["id"]) + R"(,"task":)" + to_text((*value)["task"]) + R"(,"attempt":)" +
-         to_text((*value)["attempts"]) + R"(,"worker":)" + to_text((*value)["worker"]) + R"(,"exit":)" +
-         to_text((*value)["exit"]) + R"(,"result":null,"error":)" + to_text((*value)["error"]) + "}";
+         to_text((*value)["attempts"]) + R"(,"worker":)" + to_text((*value)["worker"]) + R"(,"started":)" +
+         to_text(value->value("started", 0.0)) + R"(,"seconds":)" + to_text(value->value("seconds", 0.0)) +
+         R"(,"exit":)" + to_text((*value)["exit"]) + R"(,"result":null,"error":)" + to_text((*value)["error"]) + "}";
 }
 
 /// All of it in one loop.
@@ -111,7 +112,7 @@ class LocalRun {
     };
     hooks.on_dead = [this](JobId job, int exit, const std::string& letter) {
       printer_.given_up(job, running_.printed.results_only ? "" : dead_line(letter));
-      if (distributor_) report_->on_dead(*distributor_, job, exit, distributor_->job_text(job).value_or(""));
+      if (distributor_) report_->on_dead(*distributor_, job, exit, letter, distributor_->job_text(job).value_or(""));
       if (running_.printed.results_only) log::error("a job was given up", {{"letter", letter}});
     };
     hooks.on_requeued = [this](JobId job) { printer_.requeued(job); };

@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "common/base/log.h"
+#include "common/json/json.h"
 #include "pipeline/shell_jobs.h"
 
 namespace fantail::pipeline {
@@ -148,11 +149,15 @@ void RunReport::on_acknowledged(const Distributor& distributor, const Acknowledg
   look_at_halt(distributor);
 }
 
-void RunReport::on_dead(const Distributor& distributor, JobId job, int exit, const std::string& line) {
+void RunReport::on_dead(const Distributor& distributor, JobId job, int exit, const std::string& letter,
+                        const std::string& line) {
   ++failed_;
   Acknowledgement ack;
-  ack.worker = "-";
-  ack.started = static_cast<double>(wall_now().ns) / 1e9;
+  const auto said = parse_json(letter);
+  const bool readable = said && said->is_object();
+  ack.worker = readable ? said->value("worker", "-") : "-";
+  ack.started = readable ? said->value("started", 0.0) : 0;
+  ack.seconds = readable ? said->value("seconds", 0.0) : 0;
   log(distributor, job, ack, exit, line);
   look_at_halt(distributor);
 }

@@ -43,7 +43,8 @@ class RunReport {
   RunReport& operator=(RunReport&&) = delete;
 
   void on_acknowledged(const Distributor& distributor, const Acknowledgement& ack, const std::string& line);
-  void on_dead(const Distributor& distributor, JobId job, int exit, const std::string& line);
+  /// `letter`: as Distributor::Hooks::on_dead has it.
+  void on_dead(const Distributor& distributor, JobId job, int exit, const std::string& letter, const std::string& line);
   /// The bar, ten times a second.
   void turn(const Distributor& distributor, MonoTime now);
   /// The run is over: how far it came stays on the screen.

@@ -153,6 +153,11 @@ def test_halt_soon_ends_after_the_first_failure(pipe: PipeLab) -> None:
     assert 5 <= len(rows(done)) < 60
 
 
+def test_halt_with_the_last_of_the_jobs_is_no_failure(pipe: PipeLab) -> None:
+    done = pipe.run("--lines", pipe.numbers(20), "--workers", 1, "--halt", "now,done=20", "--task", "t=true")
+    assert (done.code, len(rows(done))) == (OK, 20), done
+
+
 def test_the_joblog_has_the_columns_of_parallel(pipe: PipeLab, lab: Lab) -> None:
     log = lab.root / "joblog"
     pipe.run("--lines", pipe.numbers(5), "--workers", 1, "--joblog", log, "--task", "t=[ {} != 3 ] || exit 9")
@@ -160,6 +165,7 @@ def test_the_joblog_has_the_columns_of_parallel(pipe: PipeLab, lab: Lab) -> None
     assert head == "Seq Host Starttime JobRuntime Send Receive Exitval Signal Command".split()
     by_number = {int(row[0]): row for row in table}
     assert set(by_number) == set(range(1, 6))
+    assert by_number[3][1] == by_number[2][1] != "-" and 0 < float(by_number[3][3]) < 60, "of one that failed, too"
     assert by_number[3][6] == "9" and by_number[2][6] == "0" and by_number[2][8] == "[ 2 != 3 ] || exit 9"
 
 
@@ -661,6 +667,7 @@ def test_bad_flags_are_one_clear_error(pipe: PipeLab, flags: tuple[str, ...], wo
     [
         ('{"tasks": [\n  {"name": "a",,}\n]}', "line 2, column 16"),
         ("[]", '"tasks"'),
+        ("", "is empty"),
         ('{"tasks": [{"name": "a", "command": "true"}]}', "either 'lines' or 'jobs'"),
         ('{"tasks": [{"name": "a", "command": "true", "jobs": [1], "retry": 1}]}', "unknown member 'retry'"),
         ('{"tasks": [{"name": "a", "command": "true", "jobs": [1], "after": "b"}]}', "'b', which is no task"),

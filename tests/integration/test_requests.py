@@ -80,6 +80,23 @@ def requests(lab: Lab) -> Requests:
     return Requests(lab)
 
 
+# --- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_long_reply_that_is_no_json_is_an_error_and_the_worker_goes_on(requests: Requests) -> None:
+    requests.service()
+    requests.worker("w", long="head -c 700000 /dev/zero | tr '\\0' 1; echo", echo="cat")
+    done = requests.call("long")
+    assert done.code != OK and "not_json" in done.err and len(done.err) < 5000, done.err[:1000]
+    assert requests.value("echo") == {"args": [], "kwargs": {}}
+
+
+@pytest.mark.parametrize("flags", (("--arg", "a\udcff"), ("--kwarg", "a=\udcff"), ("--type", "\udcff")))
+def test_what_is_no_utf_8_is_refused(requests: Requests, flags: tuple[str, ...]) -> None:
+    done = requests.call("m", *flags)
+    assert done.code == USAGE and "UTF-8" in done.err, done
+
+
 # --- calls and answers -------------------------------------------------------------------------------------------------
 
 
