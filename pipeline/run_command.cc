@@ -165,6 +165,8 @@ class LocalRun {
     std::size_t work = distributor_->turn(now) + collector_->turn(now) + workers_->turn(now);
     const CollectedRun* results = collector_->current();
     const bool first = results != nullptr && (!distributor_->stopped() || !printer_.broken());
+    // The bar is drawn again with its next turn.
+    if (first && shares_terminal_ && !printer_.complete(*results)) log::set_status_line({});
     if (first) work += printer_.turn(*results);
     report_->turn(*distributor_, now);
     if (printer_.broken() && !distributor_->stopped()) stop(now);
@@ -224,6 +226,7 @@ class LocalRun {
   const CommandKeeper& keeper_;
   std::optional<MonoTime> end_at_;
   bool over_ = false;
+  const bool shares_terminal_ = running_.shown.bar && ::isatty(STDOUT_FILENO) == 1;
 };
 
 int start(Running& running, const Command& command) {
