@@ -78,7 +78,7 @@ class LocalRun {
   LocalRun(Running& running, const CommandKeeper& keeper)
       : running_(running), printer_(running.printed), keeper_(keeper) {}
 
-  Status open() {
+  Status open(std::vector<Task> tasks) {
     auto directory = PrivateDirectory::make();
     if (!directory) return tl::unexpected(directory.error());
     directory_.emplace(std::move(*directory));
@@ -94,8 +94,6 @@ class LocalRun {
     if (!collector) return tl::unexpected(collector.error());
     collector_ = std::move(*collector);
 
-    auto tasks = running_.tasks.open();
-    if (!tasks) return tl::unexpected(tasks.error());
     auto report = RunReport::open(running_.shown);
     if (!report) return tl::unexpected(report.error());
     report_.emplace(std::move(*report));
@@ -119,7 +117,7 @@ class LocalRun {
     hooks.on_resize = [this](std::uint32_t count) {
       if (const auto ok = workers_->resize(count); !ok) log::error("cannot start workers", {{"error", ok.error()}});
     };
-    auto distributor = Distributor::open(distributing, std::move(*tasks), std::move(hooks));
+    auto distributor = Distributor::open(distributing, std::move(tasks), std::move(hooks));
     if (!distributor) return tl::unexpected(distributor.error());
     distributor_ = std::move(*distributor);
 
@@ -233,10 +231,12 @@ int start(Running& running, const Command& command) {
   log::set_up(running.log_level);
   auto keeper = CommandKeeper::start();
   if (!keeper) return refuse(command, keeper.error());
+  auto tasks = running.tasks.open();  // before signals wait to be taken: stdin may take long
+  if (!tasks) return refuse(command, tasks.error());
   auto signals = StopSignals::block();
   if (!signals) return refuse(command, signals.error());
   LocalRun run(running, *keeper);
-  if (const auto ok = run.open(); !ok) return refuse(command, ok.error());
+  if (const auto ok = run.open(std::move(*tasks)); !ok) return refuse(command, ok.error());
   return run.run(*signals);
 }
 

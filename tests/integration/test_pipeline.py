@@ -153,6 +153,18 @@ def test_halt_soon_ends_after_the_first_failure(pipe: PipeLab) -> None:
     assert 5 <= len(rows(done)) < 60
 
 
+@pytest.mark.parametrize("words", (("map", "cat"), ("run", "--lines", "-", "--task", "t=cat")))
+def test_it_can_be_interrupted_while_it_reads_stdin(lab: Lab, words: tuple[str, ...]) -> None:
+    with subprocess.Popen([lab.bin_dir / "fantail-pipeline", *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as reader:
+        assert reader.stdin is not None
+        reader.stdin.write(b"a line\n" * 100_000)  # more than a pipe holds: it is reading when this returns
+        reader.send_signal(signal.SIGINT)
+        try:
+            assert reader.wait(60) == -signal.SIGINT
+        finally:
+            reader.kill()
+
+
 def test_halt_with_the_last_of_the_jobs_is_no_failure(pipe: PipeLab) -> None:
     done = pipe.run("--lines", pipe.numbers(20), "--workers", 1, "--halt", "now,done=20", "--task", "t=true")
     assert (done.code, len(rows(done))) == (OK, 20), done
