@@ -284,7 +284,12 @@ class Proof:
         if begin < self._delivered[life.number]:
             raise TortureFailure(f"{what} had been delivered up to {self._delivered[life.number]}")
         truncated = life.ended_by == "truncated" or self._inode_used_again(life)
-        true = {_TRUNCATED: truncated, _DELETED: life.ended_by != "truncated" and self._was_let_go(life)}
+        # The stream may have gone on in a copy, and that was deleted.
+        holders = [life, *(o for o in self._world.lives if o.copy and o.text.id == life.text.id and not o.live)]
+        deleted = any(
+            (o.ended_by != "truncated" or self._file_went_unseen(o)) and self._was_let_go(o) for o in holders
+        )
+        true = {_TRUNCATED: truncated, _DELETED: deleted}
         if not true.get(reason, False):
             raise TortureFailure(f"{what} was {life.ended_by}; its producer was down at {self._cluster.down[life.node]}")
 
@@ -292,6 +297,18 @@ class Proof:
         """Whether the producer was not there to hold it when, or at some time after, it lost its name."""
         assert life.ended_at is not None
         return any(i.end is None or i.end + _START_SECONDS >= life.ended_at for i in self._cluster.down[life.node])
+
+    def _file_went_unseen(self, life: Life) -> bool:
+        """Whether its file was truncated, and then deleted or moved out, while the producer was not there: all that it can
+        tell is that the file is gone."""
+        assert life.ended_at is not None
+        went = [o.ended_at for o in self._world.lives if o.inode == life.inode and o.number > life.number and o.ended_by != "truncated"]
+        return any(
+            interval.begin <= life.ended_at and (interval.end is None or at <= interval.end + _START_SECONDS)
+            for interval in self._cluster.down[life.node]
+            for at in went
+            if at is not None
+        )
 
     def _inode_used_again(self, life: Life) -> bool:
         return any(o.inode == life.inode and o.number > life.number for o in self._world.lives)
