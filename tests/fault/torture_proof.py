@@ -156,7 +156,8 @@ class Proof:
                 raise TortureFailure(f"{self._name(stream)}: its bytes are those of another stream, too: {other}")
             taken[free[0].number] = stream
             stream.life = free[0]
-        for stream in unsure:
+        # One with nothing in it fits any life: it takes what the others leave.
+        for stream in sorted(unsure, key=lambda s: len(self._head(s)), reverse=True):
             stream.life = None
             data = self._head(stream)
             fits = [
