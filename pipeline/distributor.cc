@@ -21,10 +21,8 @@ constexpr std::size_t kLetterBytes = 4096;  // of a job, and of what was said of
 
 /// What can be put into JSON of any bytes.
 std::string shown(std::string_view bytes) {
-  std::string out(bytes.substr(0, kLetterBytes));
-  while (!out.empty() && out.size() == kLetterBytes && (out.back() & 0xC0) == 0x80) out.pop_back();
-  if (out.size() == kLetterBytes && (out.back() & 0x80) != 0) out.pop_back();  // the beginning of a cut character
-  return is_utf8(out) ? out : printable(out);
+  const std::string_view text = utf8_prefix(bytes, kLetterBytes);
+  return is_utf8(text) ? std::string(text) : printable(text);
 }
 
 /// What makes one run another one than the run before: its tasks, what they do, and their jobs.
