@@ -37,6 +37,10 @@ struct KnownStream {
   Content* original = nullptr;  ///< of one that is kReadable
 };
 
+inline KnownStream known_stream(const Fingerprint& fingerprint, KnownStream::State state, bool kin) {
+  return {state, fingerprint, kin, nullptr};
+}
+
 enum class Verdict : std::uint8_t {
   kStranger,  ///< not its copy, or not certainly: a stream of its own
   kCopy,      ///< holds nothing that the stream has not

@@ -50,4 +50,12 @@ struct Tailer::Tracked {
   bool ended_with_archive() const { return fantail::ended_with_archive(sealed, archive, gone); }
 };
 
+/// A file that may be a copy.
+struct Tailer::Place {
+  const std::string& path;
+  FileKey key;
+  Content& content;
+  const ArchiveContent* archive = nullptr;  ///< the content, if it is of one
+};
+
 }  // namespace fantail
