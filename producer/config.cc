@@ -98,7 +98,9 @@ void ProducerConfig::describe(OptionSet& options) {
   options.seconds("rescan", rescan,
                   "walk all directories this often, in case a change was missed; less often where it takes long",
                   100ms);
-  options.flag("poll", poll, "do not rely on inotify: walk every --rescan seconds, at most 1");
+  options.flag(
+      "poll", poll,
+      "do not rely on inotify: walk every --rescan seconds, at most 1; walking takes a tenth of the time at most");
   options.flag("once", once, "exit when every byte of every matching file is committed by a durable consumer");
   options.flag("delete-after-commit", delete_after_commit,
                "delete a file when every durable consumer that wants it has committed all of it");

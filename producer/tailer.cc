@@ -13,6 +13,8 @@ namespace fantail {
 namespace {
 
 constexpr Duration kWalkSpacing = 200ms;     // however many directories come and go
+constexpr int kWalksShare = 2;               // then they take one part in so many of the time, at most
+constexpr int kPollsShare = 10;              // the same of walks without which nothing is noticed
 constexpr int kWalksRest = 400;              // times as long as a walk took, so that many files cost no processor
 constexpr int kWalksRestAtMost = 10;         // times the period that is wanted
 constexpr Duration kMissingGrace = 1s;       // a rename shows as two events, possibly of two directories
@@ -115,7 +117,9 @@ std::size_t Tailer::turn(MonoTime now) {
     refresh(*tracked);
     if (changes.left.contains(path) && at_path(path) == tracked) look_for(*tracked);
   }
-  if (changes.rescan) next_scan_ = std::min(next_scan_, last_scan_ + kWalkSpacing);
+  if (changes.rescan) {
+    next_scan_ = std::min(next_scan_, last_scan_ + std::max<Duration>(kWalkSpacing, walk_took_ * kWalksShare));
+  }
   if (start_) {
     ++work;
     if (auto ok = go_on_starting(); !ok && save_error_log_.occurred(now)) {
@@ -124,8 +128,9 @@ std::size_t Tailer::turn(MonoTime now) {
   }
   if (now >= next_scan_ && !start_) scan(now);
   if (!discovery_.polled().empty() && now >= next_poll_) {
-    next_poll_ = now + std::min(kPollInterval, config_.rescan);
+    const MonoTime began = mono_now();
     discovery_.poll([this](const std::string& path, const Selection&) { look_at(path); });
+    next_poll_ = now + std::max(std::min(kPollInterval, config_.rescan), (mono_now() - began) * kPollsShare);
   }
   if (!start_) announce_fresh();
   if (!missing_.empty() && !start_) resolve_missing(now);
@@ -166,8 +171,12 @@ void Tailer::scan(MonoTime now) {
 }
 
 void Tailer::plan_next_walk(MonoTime began, Duration took) {
-  const Duration rest = std::min(took * kWalksRest, config_.rescan * kWalksRestAtMost);
-  next_scan_ = began + (discovery_.polling() ? config_.rescan : std::max(config_.rescan, rest));
+  walk_took_ = took;
+  if (discovery_.polling()) {
+    next_scan_ = began + std::max<Duration>(config_.rescan, took * kPollsShare);
+  } else {
+    next_scan_ = began + std::max(config_.rescan, std::min(took * kWalksRest, config_.rescan * kWalksRestAtMost));
+  }
 }
 
 /// Files whose names the last walk did not come by: names that no pattern takes, and those that are gone without an

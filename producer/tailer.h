@@ -248,6 +248,7 @@ class Tailer final : public PublisherEvents {
   MonoTime now_{};
   MonoTime next_scan_{};
   MonoTime last_scan_{};
+  Duration walk_took_{};  ///< the last one
   MonoTime next_sweep_{};
   MonoTime next_wake_up_{};
   MonoTime next_poll_{};

@@ -31,3 +31,16 @@ def test_beyond_the_limit_of_watches_directories_are_polled_and_the_limit_is_nam
     lab.source("d5/deeper/down.log").append_lines(10)
 
     lab.wait_mirrored(consumer)
+
+
+def test_walking_many_files_over_and_over_leaves_time_to_send_them(lab: Lab) -> None:
+    """A walk over files that are not sent yet takes about as long as the pause between two."""
+    folder = lab.files_of("alpha")
+    for directory in range(100):
+        (folder / f"d{directory}").mkdir(parents=True)
+        for number in range(200):
+            (folder / f"d{directory}" / f"{number}.log").write_text(f"{directory} {number}\n")
+    link = lab.link("tcp")
+    consumer = lab.consumer(link.consumers[0], merged=True)
+    lab.producer(link.producers[0], "--poll", "--rescan", "0.1", globs=[f"{folder}/**"])
+    lab.wait_until(lambda: consumer.merged.exists() and consumer.merged.read_bytes().count(b"\n") == 20_000, "all lines are there", 120)
