@@ -9,6 +9,7 @@
 #include "pipeline/collector_config.h"
 #include "pipeline/commands.h"
 #include "pipeline/distributor_journal.h"
+#include "pipeline/greeting.h"
 #include "pipeline/job_protocol.h"
 
 namespace fantail::pipeline {

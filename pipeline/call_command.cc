@@ -11,6 +11,7 @@
 #include "common/rpc/worker_host.h"
 #include "common/transport/endpoint.h"
 #include "pipeline/commands.h"
+#include "pipeline/greeting.h"
 
 namespace fantail::pipeline {
 namespace {

@@ -6,7 +6,7 @@
 #include "common/base/program.h"
 #include "common/base/version.h"
 #include "common/json/json.h"
-#include "pipeline/commands.h"
+#include "pipeline/greeting.h"
 #include "pipeline/job_protocol.h"
 #include "pipeline/task.h"
 

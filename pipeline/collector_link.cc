@@ -4,8 +4,9 @@
 #include <utility>
 
 #include "common/base/options.h"
+#include "common/base/program.h"
 #include "common/json/json.h"
-#include "pipeline/commands.h"
+#include "pipeline/greeting.h"
 
 namespace fantail::pipeline {
 namespace {

@@ -1,8 +1,6 @@
 #include "pipeline/commands.h"
 
 #include "common/base/program.h"
-#include "common/base/version.h"
-#include "common/wire/messages.h"
 #include "pipeline/service.h"
 
 namespace fantail::pipeline {
@@ -11,15 +9,6 @@ namespace {
 constexpr const char* kProgram = "fantail-pipeline";
 
 }  // namespace
-
-wire::Peer self_as(wire::Role role, std::string name) {
-  wire::Peer self;
-  self.role = role;
-  self.software = std::string("fantail ") + kVersion;
-  self.instance = random_id<InstanceId>();
-  self.name = std::move(name);
-  return self;
-}
 
 OptionSet options_of(const Command& command) { return command_options(kProgram, command); }
 

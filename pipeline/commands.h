@@ -10,11 +10,9 @@
 #include "common/base/program.h"
 #include "common/base/result.h"
 #include "common/rpc/call_table.h"
-#include "common/wire/messages.h"
 
 namespace fantail::pipeline {
 
-inline constexpr std::size_t kMaxMessageBytes = 64 * 1024 * 1024;  ///< of arguments or a result
 inline constexpr const char* kDefaultEndpoint = "tcp://127.0.0.1:5570";
 
 /// Exit codes of the commands that ask somebody; the same as those of fantail-state.
@@ -48,8 +46,5 @@ int workers(int argc, const char* const* argv, const Command& command);
 OptionSet options_of(const Command& command);
 /// Says why a command cannot begin; the exit code.
 int refuse(const Command& command, const Error& error);
-
-/// How this process greets.
-wire::Peer self_as(wire::Role role, std::string name);
 
 }  // namespace fantail::pipeline

@@ -5,7 +5,6 @@
 #include "common/base/options.h"
 #include "common/base/text.h"
 #include "common/json/json.h"
-#include "pipeline/commands.h"
 #include "pipeline/distributor.h"
 
 namespace fantail::pipeline {

@@ -11,7 +11,7 @@
 #include "common/base/program.h"
 #include "common/base/thrown.h"
 #include "common/json/json.h"
-#include "pipeline/commands.h"
+#include "pipeline/greeting.h"
 
 namespace fantail::pipeline {
 namespace {

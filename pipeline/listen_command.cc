@@ -8,6 +8,7 @@
 #include "common/transport/endpoint.h"
 #include "common/transport/waiter.h"
 #include "pipeline/commands.h"
+#include "pipeline/greeting.h"
 
 namespace fantail::pipeline {
 namespace {

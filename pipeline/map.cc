@@ -7,7 +7,6 @@
 #include <stdexcept>
 
 #include "common/json/json.h"
-#include "common/transport/epgm.h"
 #include "pipeline/generated_jobs.h"
 
 namespace fantail::pipeline {

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "common/base/private_directory.h"
 #include "common/base/result.h"
 #include "common/base/unique_fd.h"
 #include "pipeline/collector.h"

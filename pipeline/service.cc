@@ -6,7 +6,7 @@
 #include "common/base/version.h"
 #include "common/json/json.h"
 #include "common/transport/curve_key.h"
-#include "pipeline/commands.h"
+#include "pipeline/greeting.h"
 
 namespace fantail::pipeline {
 namespace {

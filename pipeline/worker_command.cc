@@ -13,6 +13,7 @@
 #include "pipeline/command_keeper.h"
 #include "pipeline/command_method.h"
 #include "pipeline/commands.h"
+#include "pipeline/greeting.h"
 #include "pipeline/shell_command.h"
 
 namespace fantail::pipeline {

@@ -2,8 +2,8 @@
 
 #include <string>
 
+#include "common/base/private_directory.h"
 #include "common/base/result.h"
-#include "common/transport/epgm.h"
 #include "state/process_group.h"
 
 namespace fantail::state {

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,20 +16,6 @@ struct EpgmConfig {
   Duration receive_window = 20ms;           ///< how long a receiver waits for PGM's repair before the hole becomes ours
   int send_tpdu = 1500;                     ///< bytes of one packet; at most what the interface takes in one piece
   int receive_tpdu = 9000;                  ///< room for any publisher's packets; less than one sends means silence
-};
-
-/// A directory only we can enter, for the ipc socket to the relay; removed with it.
-class PrivateDirectory {
- public:
-  static Result<PrivateDirectory> make();
-  PrivateDirectory(PrivateDirectory&& other) noexcept : path_(std::exchange(other.path_, {})) {}
-  PrivateDirectory& operator=(PrivateDirectory&&) = delete;
-  ~PrivateDirectory();
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  explicit PrivateDirectory(std::filesystem::path path) : path_(std::move(path)) {}
-  std::filesystem::path path_;
 };
 
 /// Multicast PUB: hands messages to a relay process over ipc. Knows nothing of who listens. One thread.

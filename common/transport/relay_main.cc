@@ -120,6 +120,6 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "fantail-epgm-relay: %s %s: %s\n", arguments[0].c_str(), arguments[2].c_str(), e.what());
     return 1;
   }
-  std::fputs("fantail-epgm-relay is started by fantail-producer and fantail-consumer, not by hand\n", stderr);
+  std::fputs("fantail-epgm-relay is started by the other programs where they use epgm, not by hand\n", stderr);
   return 2;
 }

@@ -5,9 +5,9 @@
 #include <thread>
 #include <utility>
 
+#include "common/base/private_directory.h"
 #include "common/base/program.h"
 #include "common/json/json.h"
-#include "common/transport/epgm.h"
 #include "pipeline/collector.h"
 #include "pipeline/distributor.h"
 #include "pipeline/generated_jobs.h"

@@ -4,7 +4,7 @@
 #include <set>
 
 #include "examples/pipeline/example.h"
-#include "pipeline/commands.h"
+#include "pipeline/greeting.h"
 
 using namespace example;
 

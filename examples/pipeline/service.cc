@@ -8,7 +8,7 @@
 
 #include "common/rpc/rpc_worker.h"
 #include "examples/pipeline/example.h"
-#include "pipeline/commands.h"
+#include "pipeline/greeting.h"
 
 using namespace example;
 

@@ -20,13 +20,13 @@
 #include <thread>
 #include <vector>
 
+#include "common/base/private_directory.h"
 #include "common/base/signals.h"
-#include "common/transport/epgm.h"
 #include "common/transport/waiter.h"
 #include "pipeline/collector.h"
-#include "pipeline/commands.h"
 #include "pipeline/distributor.h"
 #include "pipeline/generated_jobs.h"
+#include "pipeline/greeting.h"
 #include "pipeline/job_worker.h"
 
 using namespace fantail;

@@ -9,7 +9,7 @@
 #include "common/base/log.h"
 #include "common/json/json.h"
 #include "common/rpc/rpc_client.h"
-#include "pipeline/commands.h"
+#include "pipeline/greeting.h"
 
 namespace fantail::pipeline {
 namespace {
