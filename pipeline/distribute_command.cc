@@ -40,7 +40,7 @@ int distribute(int argc, const char* const* argv, const Command& command) {
   log::set_up(log_level);
   config.anew = no_resume;
   config.details = !shown.joblog.empty();
-  auto jobs = tasks.open();  // before signals wait to be taken: stdin may take long
+  auto jobs = tasks.open(TaskOptions::Stdin::kWhole);  // before signals wait to be taken: stdin may take long
   if (!jobs) return refuse(command, jobs.error());
   auto signals = StopSignals::block();
   if (!signals) return refuse(command, signals.error());

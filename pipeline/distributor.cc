@@ -7,7 +7,7 @@
 #include "common/base/program.h"
 #include "common/base/text.h"
 #include "common/json/json.h"
-#include "pipeline/commands.h"
+#include "pipeline/greeting.h"
 
 namespace fantail::pipeline {
 namespace {
@@ -380,6 +380,7 @@ void Distributor::look_for_the_end(MonoTime now) {
 void Distributor::add_to(Waiter& waiter) const {
   for (void* socket : control_->native_sockets()) waiter.add_socket(socket);
   collector_->add_to(waiter);
+  for (const Task& task : tasks_) task.jobs->add_to(waiter);
 }
 
 MonoTime Distributor::due(MonoTime now) const {

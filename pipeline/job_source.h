@@ -5,6 +5,10 @@
 
 #include "common/base/result.h"
 
+namespace fantail {
+class Waiter;
+}
+
 namespace fantail::pipeline {
 
 /// Where the jobs of a task come from. A job may be asked for more than once and is the same each time. One thread.
@@ -22,6 +26,8 @@ class JobSource {
   virtual Result<std::string> job(std::uint64_t number) = 0;
   /// The same for the same jobs, almost surely another one for others.
   virtual Result<std::string> fingerprint() const = 0;
+  /// What becomes readable when look_on() may find more, where something does. Others are asked again once a second.
+  virtual void add_to(Waiter& /*waiter*/) const {}
 };
 
 }  // namespace fantail::pipeline

@@ -52,6 +52,24 @@ void ResultPrinter::put(const std::string& line) {
   waiting_ += '\n';
 }
 
+/// The job that is printed next, in the order of the jobs; nothing: none that has ended, or not yet its turn.
+std::optional<std::uint64_t> ResultPrinter::next_in_order(const CollectedRun& run, std::uint32_t task) const {
+  const ResultJournal& journal = run.journal(task);
+  const std::uint64_t from = task < next_.size() ? next_[task] : 1;
+  if (journal.contains(from) || dead_.contains({task, from})) return from;
+  if (!ending_) return std::nullopt;
+  std::optional<std::uint64_t> least;
+  for (std::uint64_t place = 0; place < journal.count(); ++place) {
+    const std::uint64_t number = journal.number_at(place);
+    if (number >= from && (!least || number < *least)) least = number;
+  }
+  const auto dead = dead_.lower_bound({task, from});
+  if (dead != dead_.end() && dead->first.task == task && (!least || dead->first.number < *least)) {
+    least = dead->first.number;
+  }
+  return least;
+}
+
 std::size_t ResultPrinter::fill(const CollectedRun& run) {
   next_.resize(run.tasks(), options_.keep_order ? 1 : 0);
   std::size_t done = 0;
@@ -61,25 +79,26 @@ std::size_t ResultPrinter::fill(const CollectedRun& run) {
   }
   for (std::uint32_t task = 0; task < next_.size(); ++task) {
     const ResultJournal& journal = run.journal(task);
-    while (waiting_.size() < kWaiting) {
+    for (; waiting_.size() < kWaiting; ++done) {
+      std::uint64_t number = 0;
       if (options_.keep_order) {
-        const auto dead = dead_.find({task, next_[task]});
-        if (dead != dead_.end() && !journal.contains(next_[task])) {
-          if (!dead->second.empty()) waiting_ += dead->second + "\n";
-          dead_.erase(dead);
-          ++next_[task];
-          ++done;
-          continue;
-        }
-        if (!journal.contains(next_[task])) break;
-      } else if (next_[task] >= journal.count()) {
-        break;
+        const auto next = next_in_order(run, task);
+        if (!next) break;
+        number = *next;
+      } else {
+        if (next_[task] >= journal.count()) break;
+        number = journal.number_at(next_[task]);
       }
-      const auto line = journal.line(options_.keep_order ? next_[task] : journal.number_at(next_[task]));
-      if (!line) break;  // not written yet
-      put(*line);
-      ++next_[task];
-      ++done;
+      const auto dead = options_.keep_order ? dead_.find({task, number}) : dead_.end();
+      if (dead != dead_.end() && !journal.contains(number)) {
+        if (!dead->second.empty()) waiting_ += dead->second + "\n";
+        dead_.erase(dead);
+      } else {
+        const auto line = journal.line(number);
+        if (!line) break;  // not written yet
+        put(*line);
+      }
+      next_[task] = options_.keep_order ? number + 1 : next_[task] + 1;
     }
   }
   return done;
@@ -114,10 +133,8 @@ bool ResultPrinter::complete(const CollectedRun& run) const {
   if (broken_) return true;
   if (!waiting_.empty() || !dead_as_they_come_.empty()) return false;
   for (std::uint32_t task = 0; task < run.tasks(); ++task) {
-    const std::uint64_t next = task < next_.size() ? next_[task] : (options_.keep_order ? 1 : 0);
-    const bool more = options_.keep_order ? run.journal(task).contains(next) || dead_.contains({task, next})
-                                          : next < run.journal(task).count();
-    if (more) return false;
+    const std::uint64_t printed = task < next_.size() ? next_[task] : 0;
+    if (options_.keep_order ? next_in_order(run, task).has_value() : printed < run.journal(task).count()) return false;
   }
   return true;
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,8 @@ class ResultPrinter {
   void given_up(JobId job, std::string line);
   /// It is to be done after all.
   void requeued(JobId job) { dead_.erase(job); }
+  /// No job will end any more: what waits for its turn behind one that has not is printed, too.
+  void ends() { ending_ = true; }
   /// Prints a piece; how many bytes.
   std::size_t turn(const CollectedRun& run);
   /// Nothing waits.
@@ -36,6 +39,7 @@ class ResultPrinter {
 
  private:
   std::size_t fill(const CollectedRun& run);
+  std::optional<std::uint64_t> next_in_order(const CollectedRun& run, std::uint32_t task) const;
   std::size_t write();
   void put(const std::string& line);
 
@@ -44,6 +48,7 @@ class ResultPrinter {
   std::map<JobId, std::string> dead_;
   std::deque<std::string> dead_as_they_come_;
   std::string waiting_;
+  bool ending_ = false;
   bool broken_ = false;
   log::Repeated full_log_;
 };

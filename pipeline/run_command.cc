@@ -3,9 +3,9 @@
 
 #include <filesystem>
 
+#include "common/base/private_directory.h"
 #include "common/base/program.h"
 #include "common/json/json.h"
-#include "common/transport/epgm.h"
 #include "pipeline/collector.h"
 #include "pipeline/command_keeper.h"
 #include "pipeline/commands.h"
@@ -132,11 +132,13 @@ class LocalRun {
   }
 
   int run(StopSignals& signals) {
+    bool at_once = false;
     while (!over_) {
       const MonoTime now = mono_now();
       const std::size_t work = turn(now);
       if (const int stops = signals.take(); stops > 0) {
-        if (distributor_->stopped() || distributor_->complete() || stops > 1) break;
+        at_once = distributor_->stopped() || distributor_->complete() || stops > 1;
+        if (at_once) break;
         stop(now);
       }
       if (end_at_ && now >= *end_at_) break;
@@ -154,6 +156,7 @@ class LocalRun {
       waiter.wait(until - now);
     }
     workers_->kill_all();
+    if (!at_once) print_the_rest(signals);
     report_->end(*distributor_, mono_now());
     return code();
   }
@@ -187,6 +190,28 @@ class LocalRun {
       over_ = true;
     }
     return work;
+  }
+
+  /// What the collector has, although the run may end before it is complete. Whoever reads it and takes nothing for a
+  /// while is not waited for.
+  void print_the_rest(StopSignals& signals) {
+    const CollectedRun* results = collector_->current();
+    if (results == nullptr) return;
+    if (shares_terminal_) log::set_status_line({});
+    printer_.ends();
+    for (MonoTime until = mono_now() + kLastWord; !printer_.complete(*results);) {
+      const MonoTime now = mono_now();
+      if (now >= until || signals.take() > 0) return;
+      collector_->turn(now);
+      if (printer_.turn(*results) > 0) {
+        until = now + kLastWord;
+        continue;
+      }
+      Waiter waiter;
+      waiter.add_descriptor(signals.fd());
+      collector_->add_to(waiter);
+      waiter.wait(10ms);
+    }
   }
 
   void stop(MonoTime now) {
@@ -231,7 +256,9 @@ int start(Running& running, const Command& command) {
   log::set_up(running.log_level);
   auto keeper = CommandKeeper::start();
   if (!keeper) return refuse(command, keeper.error());
-  auto tasks = running.tasks.open();  // before signals wait to be taken: stdin may take long
+  // Before signals wait to be taken: all of stdin may take long.
+  auto tasks =
+      running.tasks.open(running.state_dir.empty() ? TaskOptions::Stdin::kAsItComes : TaskOptions::Stdin::kWhole);
   if (!tasks) return refuse(command, tasks.error());
   auto signals = StopSignals::block();
   if (!signals) return refuse(command, signals.error());
@@ -270,16 +297,23 @@ int map(int argc, const char* const* argv, const Command& command) {
   OptionSet options = options_of(command);
   options.positional(words, "CMD", "what to do with each line: run by sh -c, {} in it is the line, quoted");
   options.text("lines", lines, "FILE", "each line is a job; - is stdin");
+  running.tasks.describe_attempts(options);
   running.describe(options);
   const auto problems = [&] {
     auto out = running.problems();
-    if (words.size() != 1) out.push_back("takes one CMD, in quotes, not " + std::to_string(words.size()) + " words");
+    if (words.size() != 1) {
+      out.push_back("takes one CMD, in quotes, not " + std::to_string(words.size()) + " words");
+      return out;
+    }
+    running.tasks.lines = {lines};
+    running.tasks.tasks = {"map=" + words[0]};
+    running.tasks.given = {{"lines", lines}, {"task", running.tasks.tasks[0]}};
+    for (auto& problem : running.tasks.problems()) out.push_back(std::move(problem));
     return out;
   };
   if (const auto code = read_command_options(options, argc, argv, problems)) return *code;
   running.printed.keep_order = true;
   running.printed.results_only = true;
-  running.tasks.given = {{"lines", lines}, {"task", "map=" + words[0]}};
   return start(running, command);
 }
 

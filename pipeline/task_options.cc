@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <fstream>
 #include <set>
@@ -10,10 +11,12 @@
 #include <system_error>
 #include <utility>
 
+#include "common/base/text.h"
 #include "common/json/json.h"
 #include "pipeline/command_method.h"
 #include "pipeline/generated_jobs.h"
 #include "pipeline/line_source.h"
+#include "pipeline/piped_lines.h"
 
 namespace fantail::pipeline {
 namespace {
@@ -21,8 +24,10 @@ namespace {
 constexpr std::size_t kMostJobFile = 64 * 1024 * 1024;
 constexpr Duration kHardBehindSoft = 10s;
 
-Result<std::unique_ptr<JobSource>> open_lines(const std::string& path) {
-  auto source = path == "-" ? LineSource::copy_of(STDIN_FILENO, "standard input") : LineSource::open(path);
+Result<std::unique_ptr<JobSource>> open_lines(const std::string& path, TaskOptions::Stdin how) {
+  constexpr const char* kStdin = "standard input";
+  if (path == "-" && how == TaskOptions::Stdin::kAsItComes) return PipedLines::open(STDIN_FILENO, kStdin);
+  auto source = path == "-" ? LineSource::copy_of(STDIN_FILENO, kStdin) : LineSource::open(path);
   if (!source) return tl::unexpected(source.error());
   return std::make_unique<LineSource>(std::move(*source));
 }
@@ -30,12 +35,21 @@ Result<std::unique_ptr<JobSource>> open_lines(const std::string& path) {
 /// A job as its line: a string as it is, anything else as JSON.
 std::string line_of(const Json& job) { return job.is_string() ? job.get<std::string>() : to_text(job); }
 
-/// Numbers of a job file, by the same rules as the flags; throws what Json throws.
+/// Of a value that is not what it should be.
+std::string shown(const Json& value) {
+  constexpr std::size_t kLongest = 100;
+  const std::string text = to_text(value);
+  return printable(utf8_prefix(text, kLongest)) + (text.size() > kLongest ? "..." : "");
+}
+
+// Members of a job file; each throws std::invalid_argument with a sentence. Numbers by the same rules as the flags.
+
 Duration seconds_of(const std::string& key, const Json& value, double least) {
   constexpr double kTenYears = 10.0 * 366 * 86'400;
   const double seconds = value.is_number() ? value.get<double>() : -1;
   if (!(seconds >= least && seconds <= kTenYears)) {
-    throw std::invalid_argument("'" + key + "' must be a number of seconds, at least " + Json(least).dump());
+    throw std::invalid_argument("'" + key + "' must be a number of seconds, at least " + Json(least).dump() +
+                                " and at most ten years, not " + shown(value));
   }
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
 }
@@ -45,9 +59,27 @@ unsigned count_of(const std::string& key, const Json& value, unsigned least) {
   const bool whole = value.is_number_integer() && value >= least && value <= kMost;
   if (!whole) {
     throw std::invalid_argument("'" + key + "' must be a whole number from " + std::to_string(least) + " to " +
-                                std::to_string(kMost));
+                                std::to_string(kMost) + ", not " + shown(value));
   }
   return value.get<unsigned>();
+}
+
+std::string text_of(const std::string& key, const Json& value) {
+  if (!value.is_string()) throw std::invalid_argument("'" + key + "' must be a text, not " + shown(value));
+  return value;
+}
+
+std::vector<std::string> texts_of(const std::string& key, const Json& value) {
+  if (value.is_string()) return {value.get<std::string>()};
+  const bool good =
+      value.is_array() && std::all_of(value.begin(), value.end(), [](const Json& one) { return one.is_string(); });
+  if (!good) throw std::invalid_argument("'" + key + "' must be a text or an array of texts, not " + shown(value));
+  return value.get<std::vector<std::string>>();
+}
+
+bool flag_of(const std::string& key, const Json& value) {
+  if (!value.is_boolean()) throw std::invalid_argument("'" + key + "' must be true or false, not " + shown(value));
+  return value;
 }
 
 }  // namespace
@@ -68,13 +100,17 @@ void TaskOptions::describe(OptionSet& options) {
       "task", tasks, "NAME=CMD",
       "what to do with each job: CMD is run by sh -c, {} in it is the line, quoted; the line is on stdin, too");
   options.list("after", after, "NAME", "the --task before this begins when every job of NAME has its result");
+  describe_attempts(options);
+  options.in_order(given);
+}
+
+void TaskOptions::describe_attempts(OptionSet& options) {
   options.number("retries", retries, 0, 1000, "N", "try a job that failed so many times more");
   options.number("max-crashes", max_crashes, 1, 1000, "N", "give up a job that took its worker with it so often");
   options.seconds("timeout", timeout, "end an attempt after so long, it has failed then; 0: never");
   options.seconds("hard-timeout", hard_timeout,
                   "take a job away from a worker that has not ended it by then; 0: --timeout + 10, or never");
   options.seconds("back-off", back_off, "wait so long before the second attempt, doubled for each one after it", 1ms);
-  options.in_order(given);
 }
 
 std::vector<TaskOptions::Named> TaskOptions::named() const {
@@ -149,8 +185,8 @@ std::vector<std::string> TaskOptions::problems() const {
   return out;
 }
 
-Result<std::vector<Task>> TaskOptions::open() const {
-  if (!job_file.empty()) return open_job_file();
+Result<std::vector<Task>> TaskOptions::open(Stdin how) const {
+  if (!job_file.empty()) return open_job_file(how);
   std::vector<Task> out;
   for (const auto& one : named()) {
     const auto parsed = CommandMethod::parse("--task", one.text);
@@ -161,7 +197,7 @@ Result<std::vector<Task>> TaskOptions::open() const {
     task.command = parsed->command;
     task.timeout = timeout;
     task.hard_timeout = hard_timeout_of(timeout);
-    auto jobs = open_lines(one.lines);
+    auto jobs = open_lines(one.lines, how);
     if (!jobs) return fail(ErrorCode::kInvalid, "--lines " + printable(one.lines) + ": " + jobs.error().context);
     task.jobs = std::move(*jobs);
     out.push_back(std::move(task));
@@ -169,7 +205,7 @@ Result<std::vector<Task>> TaskOptions::open() const {
   return out;
 }
 
-Result<std::vector<Task>> TaskOptions::open_job_file() const {
+Result<std::vector<Task>> TaskOptions::open_job_file(Stdin how) const {
   const auto bad = [&](const std::string& why) { return fail(ErrorCode::kInvalid, "--job " + job_file + ": " + why); };
   std::ifstream in(job_file, std::ios::binary);
   const int error = errno;
@@ -181,6 +217,8 @@ Result<std::vector<Task>> TaskOptions::open_job_file() const {
   if (text.view().size() > kMostJobFile) return bad("is larger than 64 MiB; put the jobs into a file of lines");
   const auto value = parse_json(text.view());
   if (!value) return bad(value.error().context);
+  if (const auto twice = repeated_member(text.view()))
+    return bad("'" + printable(*twice) + "' is there twice in one object");
   if (!value->is_object() || !value->contains("tasks") || !(*value)["tasks"].is_array()) {
     return bad(R"(must be {"tasks": [{"name": ..., "command": ..., "lines": FILE or "jobs": [...]}, ...]})");
   }
@@ -201,16 +239,15 @@ Result<std::vector<Task>> TaskOptions::open_job_file() const {
       std::optional<Duration> hard;
       for (const auto& [key, member] : one.items()) {
         if (key == "name") {
-          task.spec.name = member;
+          task.spec.name = text_of(key, member);
         } else if (key == "command") {
-          task.command = member;
+          task.command = text_of(key, member);
         } else if (key == "after") {
-          task.spec.after = member.is_string() ? std::vector<std::string>{member.get<std::string>()}
-                                               : member.get<std::vector<std::string>>();
+          task.spec.after = texts_of(key, member);
         } else if (key == "lines") {
-          lines_file = member;
+          lines_file = text_of(key, member);
         } else if (key == "jobs") {
-          if (!member.is_array()) return bad(where + "'jobs' must be an array");
+          if (!member.is_array()) return bad(where + "'jobs' must be an array, not " + shown(member));
           jobs.emplace();
           for (const Json& job : member) jobs->push_back(line_of(job));
         } else if (key == "retries") {
@@ -218,7 +255,7 @@ Result<std::vector<Task>> TaskOptions::open_job_file() const {
         } else if (key == "max_crashes") {
           task.spec.max_crashes = count_of(key, member, 1);
         } else if (key == "one_by_one") {
-          task.spec.one_by_one = member;
+          task.spec.one_by_one = flag_of(key, member);
         } else if (key == "back_off") {
           task.spec.back_off = seconds_of(key, member, 0.001);
         } else if (key == "timeout") {
@@ -246,11 +283,11 @@ Result<std::vector<Task>> TaskOptions::open_job_file() const {
         task.jobs = std::move(*source);
       } else {
         const auto path = std::filesystem::path(job_file).parent_path() / lines_file;
-        auto source = open_lines(lines_file == "-" ? "-" : path.string());
+        auto source = open_lines(lines_file == "-" ? "-" : path.string(), how);
         if (!source) return bad(where + source.error().context);
         task.jobs = std::move(*source);
       }
-    } catch (const std::exception& e) {  // a member of another type, or out of its range
+    } catch (const std::invalid_argument& e) {  // a member of another type, or out of its range
       return bad(where + e.what());
     }
     out.push_back(std::move(task));

@@ -163,7 +163,8 @@ void OptionSet::add_duration(std::string name, Duration& target, double unit_sec
     const auto value = to_number(v.back());
     constexpr double kTenYears = 10.0 * 366 * 86'400;
     if (!value || *value < 0 || *value * unit_seconds > kTenYears) {
-      return mistake(name, v.back(), "must be a number of " + unit + ", " + shortest(least_units) + " or more");
+      return mistake(name, v.back(),
+                     "must be a number of " + unit + ", " + shortest(least_units) + " or more and at most ten years");
     }
     if (*value < least_units) {
       return mistake(name, v.back(),

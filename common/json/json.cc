@@ -3,6 +3,8 @@
 #include <simdjson.h>
 
 #include <algorithm>
+#include <set>
+#include <vector>
 
 #include "common/base/options.h"
 
@@ -100,6 +102,19 @@ Result<Json> parse_json(std::string_view text, std::size_t max_depth) {
   } catch (const Json::exception& e) {
     return fail(ErrorCode::kInvalid, "not valid JSON: " + sentence(e.what()));
   }
+}
+
+std::optional<std::string> repeated_member(std::string_view text) {
+  std::optional<std::string> twice;
+  std::vector<std::set<std::string>> names;  // of the objects that are not over
+  const auto look = [&](int, Json::parse_event_t event, Json& value) {
+    if (event == Json::parse_event_t::object_start) names.emplace_back();
+    if (event == Json::parse_event_t::object_end) names.pop_back();
+    if (event == Json::parse_event_t::key && !names.back().insert(value).second && !twice) twice = value;
+    return true;
+  };
+  const Json value = Json::parse(text, look, false);
+  return twice;
 }
 
 std::string to_text(const Json& value) {

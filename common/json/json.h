@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -20,6 +21,9 @@ inline constexpr std::size_t kMaxMessageDepth = 128 + 8;  ///< of what values ar
 Result<Json> parse_json(std::string_view text, std::size_t max_depth = kMaxDepth);
 /// Whether a JSON text has more than `limit` levels of brackets.
 bool deeper_than(std::string_view text, std::size_t limit);
+
+/// A member that one object of a valid JSON text has more than once: parse_json() keeps the last one.
+std::optional<std::string> repeated_member(std::string_view text);
 
 /// Compact, keys of objects in order: equal values give equal texts, but for 1 and 1.0.
 std::string to_text(const Json& value);

@@ -153,16 +153,76 @@ def test_halt_soon_ends_after_the_first_failure(pipe: PipeLab) -> None:
     assert 5 <= len(rows(done)) < 60
 
 
-@pytest.mark.parametrize("words", (("map", "cat"), ("run", "--lines", "-", "--task", "t=cat")))
-def test_it_can_be_interrupted_while_it_reads_stdin(lab: Lab, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("kept", (False, True))
+def test_it_can_be_interrupted_while_it_reads_stdin(lab: Lab, kept: bool) -> None:
+    flags = ("--state-dir", lab.root / "state") if kept else ()
+    words = ("run", "--lines", "-", "--task", "t=cat", *flags)
     with subprocess.Popen([lab.bin_dir / "fantail-pipeline", *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as reader:
         assert reader.stdin is not None
         reader.stdin.write(b"a line\n" * 100_000)  # more than a pipe holds: it is reading when this returns
         reader.send_signal(signal.SIGINT)
         try:
-            assert reader.wait(60) == -signal.SIGINT
+            assert reader.wait(60) == (-signal.SIGINT if kept else FAILED)
         finally:
             reader.kill()
+
+
+@pytest.mark.parametrize("words", (("map", "cat"), ("run", "--lines", "-", "--task", "t=cat")))
+def test_lines_of_a_pipe_are_jobs_before_it_ends(lab: Lab, words: tuple[str, ...]) -> None:
+    program = subprocess.Popen(
+        [lab.bin_dir / "fantail-pipeline", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with program as running:
+        assert running.stdin is not None and running.stdout is not None and running.stderr is not None
+        try:
+            for number in range(1, 4):  # each is written when the result of the one before is there
+                running.stdin.write(b"%d\n" % number)
+                running.stdin.flush()
+                line = json.loads(running.stdout.readline())
+                assert (line if words[0] == "map" else line["result"]) == number
+            running.stdin.write(b"without an end")
+            running.stdin.close()
+            assert b"without an end" in running.stdout.readline()
+            assert (running.wait(60), running.stderr.read()) == (OK, b"")
+        finally:
+            running.kill()
+
+
+def test_a_source_without_end_is_read_no_further_than_it_must(lab: Lab) -> None:
+    endless = subprocess.Popen(["yes", "a line of a source that does not end"], stdout=subprocess.PIPE)
+    with endless as source:
+        try:
+            shown = subprocess.run(
+                f"{lab.bin_dir / 'fantail-pipeline'} map cat --workers 1 | head -3", shell=True, stdin=source.stdout,
+                stdout=subprocess.PIPE, timeout=60, check=True,
+            )  # fmt: skip
+        finally:
+            source.kill()
+    assert shown.stdout == b"a line of a source that does not end\n" * 3
+
+
+def test_a_line_that_is_too_long_is_a_job_that_fails_and_no_other(pipe: PipeLab) -> None:
+    done = pipe.run("--lines", "-", "--task", "t=cat", "--keep-order", stdin=b"before\n" + b"x" * 3_000_000 + b"\nbehind\n")
+    assert done.code == FAILED
+    before, too_long, behind = rows(done)
+    assert (before["result"], behind["result"]) == ("before", "behind")
+    assert "line 2 is longer than 1 MiB" in too_long["error"]
+
+
+@pytest.mark.parametrize("order", ((), ("--keep-order",)))
+def test_halt_now_prints_every_result_that_is_there(pipe: PipeLab, lab: Lab, order: tuple[str, ...]) -> None:
+    """The first job never ends, and in the order of the jobs all others wait for it."""
+    log = lab.root / "joblog"
+    done = pipe.run(
+        "--lines", pipe.numbers(400), "--workers", 2, "--threads", 2, "--halt", "now,done=200", "--joblog", log, *order,
+        "--task", "t=[ {} != 1 ] || exec sleep 1000; echo {}",
+    )  # fmt: skip
+    assert done.code == FAILED
+    printed = [row["result"] for row in rows(done)]
+    logged = {int(line.split("\t")[0]) for line in log.read_text().splitlines()[1:]}
+    assert len(logged) >= 200 and logged <= set(printed), "every result that counts"
+    assert len(set(printed)) == len(printed) and 1 not in printed
+    assert not order or printed == sorted(printed)
 
 
 def test_halt_with_the_last_of_the_jobs_is_no_failure(pipe: PipeLab) -> None:
@@ -688,6 +748,11 @@ def test_bad_flags_are_one_clear_error(pipe: PipeLab, flags: tuple[str, ...], wo
         ('{"tasks": [{"name": "a", "command": "true", "jobs": [1], "back_off": 0}]}', "task 1: 'back_off'"),
         ('{"tasks": [{"name": "a", "command": "true", "jobs": "x"}]}', "must be an array"),
         ('{"tasks": [], "more": 1}', "unknown member 'more'"),
+        ('{"tasks": [{"name": 7, "command": "true", "jobs": [1]}]}', "task 1: 'name' must be a text, not 7"),
+        ('{"tasks": [{"name": "a", "command": "true", "jobs": [1], "after": ["a", 1]}]}', "'after' must be a text or an array of texts"),
+        ('{"tasks": [{"name": "a", "command": "true", "jobs": [1], "one_by_one": 1}]}', "'one_by_one' must be true or false, not 1"),
+        ('{"tasks": [{"name": "a", "name": "b", "command": "true", "jobs": [1]}]}', "'name' is there twice"),
+        ('{"tasks": [{"name": "a", "command": "true", "jobs": [1], "timeout": 1e10}]}', "at most ten years, not 1"),
     ],
 )
 def test_bad_job_files_are_named_with_the_place(pipe: PipeLab, lab: Lab, text: str, words: str) -> None:
