@@ -11,6 +11,10 @@ std::uint64_t CallTable::add(Call call, MonoTime now) {
   return number;
 }
 
+bool CallTable::awaits_answers() const {
+  return std::any_of(calls_.begin(), calls_.end(), [](const auto& entry) { return entry.second.sent; });
+}
+
 std::optional<std::uint64_t> CallTable::next_unsent() const {
   for (const auto& [number, call] : calls_) {
     if (!call.sent) return number;

@@ -73,6 +73,8 @@ class CallTable {
   std::optional<MonoTime> due() const;
 
   std::size_t size() const { return calls_.size(); }
+  /// Whether a call was sent that is not answered.
+  bool awaits_answers() const;
   std::uint64_t late_answers() const { return late_answers_; }
 
  private:

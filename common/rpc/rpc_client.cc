@@ -1,6 +1,7 @@
 #include "common/rpc/rpc_client.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/base/digest.h"
 #include "common/transport/waiter.h"
@@ -9,6 +10,7 @@ namespace fantail::rpc {
 namespace {
 
 constexpr Duration kLongestWait = 1s;
+constexpr Duration kAway = 2s;
 
 }  // namespace
 
@@ -61,6 +63,9 @@ bool RpcClient::send_waiting() {
 }
 
 std::size_t RpcClient::turn(MonoTime now) {
+  // Stopped, or busy with something else: the answers may be on their way from libzmq's thread, which was stopped, too.
+  const bool was_away = now - std::exchange(last_turn_, now) >= kAway;
+  if (was_away && calls_.awaits_answers()) link_->was_away(now);
   // First what came: a peer that has been silent for too long is greeted before anything is sent to it.
   std::size_t work = link_->turn(now, *this);
   if (send_waiting()) ++work;

@@ -15,7 +15,7 @@ namespace fantail::rpc {
 
 /// Makes calls to one peer over one control link. Nothing happens in the background: answers are taken in by turn() or
 /// by call(), which waits. One thread. A client that has been left alone for longer than the heartbeat greets again
-/// with its next call, by itself.
+/// with its next call, by itself; one that waits for answers meanwhile asks first whether the peer is still there.
 class RpcClient final : private ControlEvents {
  public:
   /// Does not wait for the peer to be there. `address`: of its control link, "tcp://HOST:PORT" or "ipc://PATH".
@@ -75,6 +75,7 @@ class RpcClient final : private ControlEvents {
   ControlEvents* other_ = nullptr;
   OnEvent on_event_;
   std::uint64_t rejected_ = 0;
+  MonoTime last_turn_ = mono_now();
   SpinPolicy spin_;
 };
 

@@ -33,6 +33,7 @@ struct ControlLink::Remote {
   std::string address;                    ///< where to, or the name it gave
   bool up = false;
   bool only_asks = false;  ///< role kClient
+  Duration probe_at{};     ///< of one that only asks: after so much silence
   InstanceId instance;
   PeerHealth health;
   MonoTime next_hello{};
@@ -291,6 +292,7 @@ void ControlLink::come_up(Remote& remote, const wire::Peer& who, MonoTime now, C
   remote.down_since.reset();
   remote.instance = who.instance;
   remote.only_asks = remote.dealer == nullptr && who.role == wire::Role::kClient;
+  remote.probe_at = options_.timing.interval * options_.timing.missed;
   if (remote.dealer == nullptr) remote.address = who.name;
   // The side with the many peers asks, all of them at one time: they would wake it up one by one.
   remote.health =
@@ -348,8 +350,10 @@ void ControlLink::beat(MonoTime now, ControlEvents& events) {
         // Refused while the connection is not there yet: soon again.
         if (now - remote->down_since.emplace(remote->down_since.value_or(now)) >= kTellSilence &&
             !std::exchange(remote->told_silent, true)) {
-          log::warn("nobody answers, still trying; is the address right, and something listening there?",
-                    {{"endpoint", remote->address}});
+          log::warn(
+              "nobody answers, still trying; is the address right, something listening there, and its key the same as "
+              "here?",
+              {{"endpoint", remote->address}});
         }
         if (now - std::max(remote->renewed, *remote->down_since) >= kRenewConnection) {
           remote->renewed = now;
@@ -369,9 +373,18 @@ void ControlLink::beat(MonoTime now, ControlEvents& events) {
       continue;
     }
     if (remote->only_asks) {
-      if (remote->health.silent_for(now) < kForgetClient) continue;
-      go_down(*remote, "it asked nothing for a long time", events);
-      gone.push_back(id);
+      const Duration silent = remote->health.silent_for(now);
+      if (silent >= kForgetClient) {
+        go_down(*remote, "it asked nothing for a long time", events);
+        gone.push_back(id);
+      } else if (silent < options_.timing.interval) {
+        remote->probe_at = options_.timing.interval * options_.timing.missed;
+      } else if (silent >= remote->probe_at) {
+        // An answer is not waited for, but that its connection is gone shows when something is sent. Ever more rarely:
+        // who computes meanwhile finds them all in its queue.
+        remote->probe_at = silent * 2;
+        transmit(*remote, encoder_.ping({remote->id.raw}), Frame());
+      }
       continue;
     }
     if (greet_now_ && remote->dealer != nullptr) transmit(*remote, encoder_.ping({remote->id.raw}), Frame());
@@ -386,6 +399,10 @@ void ControlLink::beat(MonoTime now, ControlEvents& events) {
   }
   greet_now_ = false;
   for (const PeerId id : gone) disconnect(id);
+}
+
+void ControlLink::was_away(MonoTime now) {
+  for (auto& [id, remote] : remotes_) remote->health.was_not_listened_to(now);
 }
 
 void ControlLink::set_interval(Duration interval, MonoTime now) {

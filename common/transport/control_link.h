@@ -60,7 +60,8 @@ struct ControlCounters {
 };
 
 /// Unicast links to peers: greetings (Hello/Welcome), heartbeats and routing. Accepts on any number of bound addresses
-/// (one ROUTER) and connects to any number (DEALER). An accepted peer of role kClient owes no sign of life. Queues to a
+/// (one ROUTER) and connects to any number (DEALER). An accepted peer of role kClient owes no sign of life,
+/// but is given up when its connection is gone, which is noticed after some seconds of silence. Queues to a
 /// peer are bounded in messages; those with payload are bounded by the fetch window on top. One thread.
 class ControlLink final : public ControlPort {
  public:
@@ -82,6 +83,10 @@ class ControlLink final : public ControlPort {
 
   /// Of heartbeats, from now on. Longer where nothing is lost when the end of a peer is noticed late.
   void set_interval(Duration interval, MonoTime now);
+
+  /// turn() was not called for a while, and something that peers have still matters: they are asked once more before
+  /// they are given up for their silence. Who has nothing with them greets anew instead: they may have forgotten us.
+  void was_away(MonoTime now);
 
   /// Receives a bounded number of messages and keeps the heartbeat. Returns how much it did.
   std::size_t turn(MonoTime now, ControlEvents& events);

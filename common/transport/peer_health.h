@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "common/base/clock.h"
 
@@ -23,7 +24,16 @@ class PeerHealth {
   PeerHealth(HeartbeatTiming timing, MonoTime now, Side side = Side::kFirst)
       : timing_(timing), side_(side), heard_(now), pinged_(now) {}
 
-  void heard(MonoTime now) { heard_ = now; }
+  void heard(MonoTime now) {
+    heard_ = now;
+    excused_ = false;
+  }
+  /// Nobody has listened for a while, of which this is the end: we were stopped, or computed. What the peer said may
+  /// not have reached us yet, so it is asked once more before it is given up.
+  void was_not_listened_to(MonoTime now) {
+    if (std::exchange(excused_, true)) return;  // one that is dead must not live by that
+    heard_ = std::max<MonoTime>(heard_, now - timing_.interval * 3 / 2);
+  }
   Duration silent_for(MonoTime now) const { return now - heard_; }
   /// From now on with another interval. Silence that was in order until now counts as one interval at most.
   void set_interval(Duration interval, MonoTime now) {
@@ -44,6 +54,7 @@ class PeerHealth {
   Side side_;
   MonoTime heard_;
   MonoTime pinged_;
+  bool excused_ = false;
 };
 
 }  // namespace fantail

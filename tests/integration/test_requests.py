@@ -269,6 +269,33 @@ def test_p17_a_killed_worker_takes_its_commands_with_it_and_its_caller_is_told(r
     lab.wait_until(lambda: not Path(f"/proc/{command}").exists(), "the command is gone")
 
 
+def test_a_killed_caller_frees_its_worker_and_its_command_is_ended(requests: Requests, lab: Lab) -> None:
+    requests.service()
+    pid = lab.root / "pid"
+    requests.worker("w", hang=f"echo $$ >{pid}; exec sleep 1000", quick="echo 1")
+    caller = requests.agent("call", requests.address, "hang", "--timeout", 0)
+    lab.wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"), "the command runs")
+    caller.kill9()
+    command = int(pid.read_text())
+    lab.wait_until(lambda: not Path(f"/proc/{command}").exists(), "the command is gone")
+    assert requests.value("quick", "--timeout", 50) == 1, "its slot is free again"
+
+
+def test_a_caller_that_is_stopped_for_a_while_gets_its_answer(requests: Requests, lab: Lab) -> None:
+    service = requests.service()
+    go, began = lab.root / "go", lab.root / "began"
+    requests.worker("w", slow=f"touch {began}; until [ -e {go} ]; do sleep 0.1; done; echo 7")
+    other = requests.worker("other", "--type", "another", echo="cat")
+    caller = requests.agent("call", requests.address, "slow", "--timeout", 0)
+    lab.wait_until(began.exists, "the command runs")
+    caller.freeze()
+    other.freeze()
+    lab.wait_until(lambda: "worker gone peer=other" in service.stderr(), "who is silent that long and owes signs of life is missed")
+    go.touch()
+    caller.thaw()
+    assert (caller.wait_exit(), caller.stdout()) == (OK, b"7\n")
+
+
 def test_p16_any_order_of_start_and_a_service_that_is_killed(requests: Requests, lab: Lab) -> None:
     worker = requests.worker("w", ready=False, echo="cat")
     caller = requests.agent("call", requests.address, "echo", "--timeout", 60)

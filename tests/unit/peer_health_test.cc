@@ -91,6 +91,17 @@ TEST_F(PeerHealthTest, ALoopThatSleptThroughTheWholeTimeFindsThePeerDeadWithoutA
   EXPECT_EQ(at(1h), Verdict::kDead);
 }
 
+TEST_F(PeerHealthTest, WhoWasNotListenedToIsAskedOnceMoreBeforeItIsGivenUp) {
+  health.was_not_listened_to(start + 1h);
+  EXPECT_EQ(at(1h), Verdict::kPing);
+  EXPECT_EQ(at(1h + 2499ms), Verdict::kPing);
+  health.was_not_listened_to(start + 1h + 2499ms);
+  EXPECT_EQ(at(1h + 2500ms), Verdict::kDead) << "a second time only after it was heard";
+  heard_at(2h);
+  health.was_not_listened_to(start + 3h);
+  EXPECT_EQ(at(3h), Verdict::kPing);
+}
+
 TEST(PeerHealthTimingTest, FollowsTheIntervalAndTheCountThatItWasGiven) {
   const MonoTime start{};
   PeerHealth health({.interval = 100ms, .missed = 1}, start);
