@@ -225,6 +225,18 @@ def test_halt_now_prints_every_result_that_is_there(pipe: PipeLab, lab: Lab, ord
     assert not order or printed == sorted(printed)
 
 
+def test_halt_now_prints_what_waits_for_who_reads_it(pipe: PipeLab, lab: Lab) -> None:
+    log = lab.root / "joblog"
+    words = ("--lines", pipe.numbers(400), "--workers", 2, "--halt", "now,done=200", "--joblog", log, "--task", "t=printf %01000d {}")
+    program = [lab.bin_dir / "fantail-pipeline", "run", *map(str, words)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:
+        assert run.stdout is not None
+        lab.wait_until(lambda: log.exists() and log.read_bytes().count(b"\n") > 200, "so many are done")
+        printed = {int(json.loads(line)["result"]) for line in run.stdout}
+        assert run.wait(60) == FAILED
+    assert {int(line.split("\t")[0]) for line in log.read_text().splitlines()[1:]} <= printed
+
+
 def test_halt_with_the_last_of_the_jobs_is_no_failure(pipe: PipeLab) -> None:
     done = pipe.run("--lines", pipe.numbers(20), "--workers", 1, "--halt", "now,done=20", "--task", "t=true")
     assert (done.code, len(rows(done))) == (OK, 20), done
