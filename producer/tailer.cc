@@ -15,7 +15,7 @@ namespace {
 constexpr Duration kWalkSpacing = 200ms;     // however many directories come and go
 constexpr int kWalksShare = 2;               // then they take one part in so many of the time, at most
 constexpr int kPollsShare = 10;              // the same of walks without which nothing is noticed
-constexpr int kWalksRest = 400;              // times as long as a walk took, so that many files cost no processor
+constexpr int kWalksRest = 1000;             // times as long as a walk took, so that many files cost no processor
 constexpr int kWalksRestAtMost = 10;         // times the period that is wanted
 constexpr Duration kMissingGrace = 1s;       // a rename shows as two events, possibly of two directories
 constexpr Duration kPollInterval = 1s;       // of directories of which no events tell
