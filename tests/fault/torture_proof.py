@@ -286,7 +286,7 @@ class Proof:
             raise TortureFailure(f"{what} had been delivered up to {self._delivered[life.number]}")
         truncated = life.ended_by == "truncated" or self._inode_used_again(life)
         # The stream may have gone on in a copy, and that was deleted.
-        holders = [life, *(o for o in self._world.lives if o.copy and o.text.id == life.text.id and not o.live)]
+        holders = [life, *(o for o in self._world.lives if o.text.id == life.text.id and self._may_go_on_in(o, begin))]
         deleted = any(
             (o.ended_by != "truncated" or self._file_went_unseen(o)) and self._was_let_go(o) for o in holders
         )
@@ -298,6 +298,13 @@ class Proof:
         """Whether the producer was not there to hold it when, or at some time after, it lost its name."""
         assert life.ended_at is not None
         return any(i.end is None or i.end + _START_SECONDS >= life.ended_at for i in self._cluster.down[life.node])
+
+    def _may_go_on_in(self, copy: Life, begin: int) -> bool:
+        """Whether a stream that was read up to there can have gone on in that copy, until it was gone: its producer has
+        seen it, and there was more in it."""
+        if not copy.copy or copy.live or copy.size <= begin or not copy.marks:
+            return False
+        return any(_overlap(copy.marks[0].at, copy.ended_at, interval) > 0 for interval in self._cluster.in_sight[copy.node])
 
     def _file_went_unseen(self, life: Life) -> bool:
         """Whether its file was truncated, and then deleted or moved out, while the producer was not there: all that it can
