@@ -376,8 +376,8 @@ TEST_F(TailerModelTest, WalksThatTakeLongAreFurtherApartButNotForEver) {
     const auto walks = [&] { return producer->tailer->counters().walks; };
     const std::uint64_t before = walks();
     run(2s);
-    // With a rest of 1,000 times as long as a walk took they are ten times --rescan apart. When polling they rest as well
-    // where one takes more than a tenth of that, as it may with ten files on a busy machine.
+    // With a rest of 1,000 times as long as a walk took they are ten times --rescan apart. When polling they rest as
+    // well where one takes more than a tenth of that, as it may with ten files on a busy machine.
     const std::uint64_t expected = events ? 2s / (10 * kStep) : 2s / kStep;
     EXPECT_GE(walks() - before, events ? expected - 1 : expected / 4);
     EXPECT_LE(walks() - before, expected + 1);
