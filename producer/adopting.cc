@@ -95,9 +95,13 @@ bool Tailer::find_copy(Tracked& tracked, wire::LossReason reason, bool siblings)
     const auto& [key, path] = place;
     if (key == tracked.key || began_anew(tracked, path)) continue;
     if (const auto other = by_key_.find(key); other != by_key_.end()) {
-      // Its inode may have been used again for the copy, while nobody looked.
+      // Its inode may have been used again for the copy, while nobody looked or it had just been deleted.
       const Tracked* owner = find(other->second);
-      if (owner == nullptr || (owner->seen && !missing_.contains(other->second))) continue;
+      if (owner == nullptr) continue;
+      if (owner->seen && !missing_.contains(other->second)) {
+        const auto status = status_of(path);
+        if (owner->file.is_open() || !status || owner->file.unchanged_since_look(*status)) continue;
+      }
       TailedFile theirs(path, key, owner->file.fingerprint());
       if (const auto mark = owner->file.archive_mark()) theirs.read_archive(archive_budget_, mark);
       if (theirs.look(true)) continue;

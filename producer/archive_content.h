@@ -22,6 +22,7 @@ class ArchiveContent final : public Content {
   static std::unique_ptr<ArchiveContent> open(const std::string& path, FileKey key, ArchiveBudget& budget);
 
   const std::string& path() const { return path_; }
+  ArchiveFormat format() const { return format_; }
   /// It is at that name now. Whether it was changed is looked at then.
   void is_at(const std::string& path);
 

@@ -15,8 +15,13 @@ constexpr Duration kKeptFor = 10s;     // what is known of one, since it was ask
 ArchiveContent* Unpacking::content_of(FileContent& file, const std::string& path, FileKey key, MonoTime now) {
   std::array<std::byte, kMagicBytes> space{};
   const auto n = file.read_at(0, space);
-  if (!archive_format(std::span(space).first(n.value_or(0)))) return nullptr;
+  const auto format = archive_format(std::span(space).first(n.value_or(0)));
+  if (!format) return nullptr;
   auto found = archives_.find(key);
+  if (found != archives_.end() && found->second.content->format() != *format) {
+    archives_.erase(found);  // the inode was used again
+    found = archives_.end();
+  }
   if (found == archives_.end()) {
     auto content = ArchiveContent::open(path, key, budget_);
     if (!content) return nullptr;
